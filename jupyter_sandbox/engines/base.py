@@ -1,0 +1,162 @@
+"""What every engine can do: seven idempotent verbs over isolated environments.
+
+An engine makes containers and knows nothing else: no kernels, users, conversations or tools. It
+starts the *guest* as PID 1 of the environment (``spec.guest_argv``) with ``spec.dial_dir`` mounted
+read-only; the guest dials the unix sockets in it. Engines never exec into a container, never copy
+into or out of it and never open a path that the container can write.
+
+Whoever calls an engine calls it from the event loop; blocking clients hide behind an executor of
+the engine's own. Every verb may be called again after a crash at any point: ``start`` of a running
+environment gives that one, ``remove`` of a missing one succeeds.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+
+class EngineState(enum.StrEnum):
+    """What an engine says of one environment."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Limits of one environment, enforced by the kernel.
+
+    ``memory_bytes`` includes tmpfs; there is no swap beyond it. ``cpus`` may be a fraction.
+    ``processes`` counts threads too. ``open_files`` is per process.
+    """
+
+    memory_bytes: int = 2 * 1024**3
+    cpus: float = 2.0
+    processes: int = 512
+    open_files: int = 8192
+    file_bytes: int = 5 * 1024**3
+    shm_bytes: int = 256 * 1024**2
+    tmp_bytes: int = 1024**3
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host directory seen inside. Everything the host mounts is read-only inside."""
+
+    source: Path
+    target: str
+
+
+@dataclass(frozen=True)
+class SandboxSpec:
+    """All that an engine needs to make one environment.
+
+    Attributes
+    ----------
+    sandbox_id : str
+        12 to 32 characters ``[0-9a-f]``; unique; the engine derives its own names from it.
+    server_id : str
+        Which installation it belongs to, for ``list`` (a label; ``[0-9a-f]``).
+    dial_dir : Path
+        Host directory with the host's sockets, mounted read-only at ``DIAL_TARGET``.
+    mounts : sequence of Mount
+        Further read-only mounts: the guest bundle at ``GUEST_TARGET``, uploads.
+    writable_dirs : sequence of str
+        Absolute paths inside that must exist and be private and writable (workspace, outputs).
+    workdir : str
+        Working directory of the guest; one of ``writable_dirs``.
+    guest_argv : sequence of str
+        The command of PID 1. ``{python}`` stands for the interpreter the engine offers inside.
+    env : mapping
+        The whole environment of PID 1, but for ``PATH``, ``HOME`` and what the engine must add so
+        that the software inside works (virtual environment, certificates). Nothing is inherited
+        from the server.
+    """
+
+    sandbox_id: str
+    server_id: str
+    dial_dir: Path
+    guest_argv: Sequence[str]
+    mounts: Sequence[Mount] = ()
+    writable_dirs: Sequence[str] = ("/workspace", "/mnt/user-data/outputs")
+    workdir: str = "/workspace"
+    env: dict[str, str] = field(default_factory=dict)
+    hostname: str = "sandbox"
+    resources: Resources = field(default_factory=Resources)
+
+
+@dataclass(frozen=True)
+class EngineSandbox:
+    """One environment as the engine sees it.
+
+    ``handle`` is the engine's own id (container id, process id) for log lines; callers use
+    ``sandbox_id`` everywhere.
+    """
+
+    sandbox_id: str
+    server_id: str
+    state: EngineState
+    handle: str
+    created_at: datetime
+    exit_code: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True)
+class EngineHealth:
+    """Whether an engine can be used here, and why or why not (``reason`` is safe to show)."""
+
+    available: bool
+    reason: str
+    version: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+DIAL_TARGET = "/run/jupyter-sandbox/dial"
+GUEST_TARGET = "/opt/jupyter-sandbox"
+
+
+class Engine(ABC):
+    """The interface. Raises ``Unavailable`` when the engine does not answer or refuses."""
+
+    name: str
+
+    @abstractmethod
+    async def check(self) -> EngineHealth:
+        """Say whether this engine works here. Called at start and by health checks; never raises."""
+
+    @abstractmethod
+    async def start(self, spec: SandboxSpec) -> EngineSandbox:
+        """Create and start the environment; give the running one if it is there already.
+
+        When it raises, nothing is left behind. Called once per provisioning, under a lock.
+        """
+
+    @abstractmethod
+    async def inspect(self, sandbox_id: str) -> EngineSandbox | None:
+        """Give the present state, or None when there is no such environment."""
+
+    @abstractmethod
+    async def list(self, server_id: str) -> list[EngineSandbox]:
+        """Give all environments of one installation, also those of an earlier server process."""
+
+    @abstractmethod
+    async def pause(self, sandbox_id: str) -> None:
+        """Freeze all processes. Twice is once. ``Unavailable`` when there is none."""
+
+    @abstractmethod
+    async def resume(self, sandbox_id: str) -> None:
+        """Let a frozen environment go on. Twice is once. ``Unavailable`` when there is none."""
+
+    @abstractmethod
+    async def remove(self, sandbox_id: str) -> None:
+        """End it and remove all it left on the host. A missing one is fine."""
+
+    async def close(self) -> None:  # noqa: B027 - most engines have nothing to close
+        """Release clients and threads; environments go on running. Twice is once."""
