@@ -8,9 +8,10 @@ Used by the bash kernel and by the Python kernel's streams; the host bounds agai
 from __future__ import annotations
 
 import codecs
+import collections
 import os
 import re
-from typing import Callable, List, Optional
+from typing import Callable, Deque, List, Optional
 
 MIB = 1024 * 1024
 DEFAULT_LIMIT_BYTES = MIB
@@ -90,7 +91,7 @@ class BoundedOutput:
         self._head_left = limit_bytes // 4
         self._tail_bytes = limit_bytes - self._head_left
         self._pieces = Utf8Pieces()
-        self._held: List[bytes] = []  # after the head; the last of it becomes the tail
+        self._held: Deque[bytes] = collections.deque()  # after the head; the last of it becomes the tail
         self._held_bytes = 0
         self._kept: List[bytes] = []  # all that was produced, until the limit is passed
         self._new_spool = new_spool
@@ -163,7 +164,7 @@ class BoundedOutput:
             self.truncated = True
             self._open_spool()
         while self._held_bytes - len(self._held[0]) >= self._tail_bytes:
-            dropped = self._held.pop(0)
+            dropped = self._held.popleft()
             self._held_bytes -= len(dropped)
             self.omitted_bytes += len(dropped)
 

@@ -1,0 +1,215 @@
+"""What crosses the borders between the layers: frozen data, no behaviour but JSON.
+
+Units are in the names: ``_seconds``, ``_bytes``, ``_at`` (aware UTC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+JsonValue: TypeAlias = (
+    "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+)
+Emit: TypeAlias = Callable[[str], None]
+"""Takes a piece of output while it is produced; never blocks."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of what one call may use and give (SPEC.md 3); sizes in bytes, times in seconds."""
+
+    command_seconds: float = 600.0
+    output_bytes: int = 1_048_576
+    view_bytes: int = 16_000
+    share_files: int = 20
+    share_bytes: int = 4 * 1024**3
+    capacity_bytes: int = 5 * 1024**3
+    write_bytes: int = 8 * 1024**2
+    calls_at_once: int = 64
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an execution in a kernel ended.
+
+    Attributes
+    ----------
+    text : str
+        Output, bounded, with its truncation notice if any; ANSI codes still in it.
+    exit_code : int or None
+        Of a shell command: 0 to 255, 128 + n for signal n. None: it did not end by itself, or it
+        was no shell command.
+    cwd : str
+        Working directory that the next command starts in ("" if not known).
+    jobs : tuple of (pid, name)
+        Background processes of the command that still run.
+    jobs_output : str or None
+        File inside that takes what they still write to the command's output.
+    spool : str or None
+        File inside that holds the whole output.
+    images : tuple of Image
+        What a Python cell displayed.
+    error : str or None
+        Of a Python cell that raised: ``"NameError: name 'x' is not defined"``.
+    lost : str
+        What a restart on the way has cost ("" for nothing), as a sentence for the model.
+    """
+
+    text: str
+    duration_seconds: float
+    exit_code: int | None = None
+    cwd: str = ""
+    jobs: tuple[tuple[int, str], ...] = ()
+    jobs_output: str | None = None
+    truncated: bool = False
+    spool: str | None = None
+    timed_out: bool = False
+    interrupted: bool = False
+    killed: int = 0
+    images: tuple[Image, ...] = ()
+    error: str | None = None
+    lost: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A raster image: ``media_type`` is one of image/png, image/jpeg, image/gif, image/webp."""
+
+    media_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TextContent:
+    """Text for the model."""
+
+    text: str
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Give the JSON shape of SPEC.md 10."""
+        return {"type": "text", "text": self.text}
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """An image for the model; ``data`` is base64."""
+
+    media_type: str
+    data: str = field(repr=False)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Give the JSON shape of SPEC.md 10."""
+        return {"type": "image", "media_type": self.media_type, "data": self.data}
+
+
+@dataclass(frozen=True)
+class FileCard:
+    """A shared file, or why one was not shared (then ``error`` and ``code`` say why)."""
+
+    path: str
+    name: str
+    file_id: str = ""
+    size_bytes: int = 0
+    media_type: str = ""
+    preview: str = "download"
+    version: int = 0
+    sha256: str = ""
+    error: str = ""
+    code: str = ""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Give the JSON shape of SPEC.md 10."""
+        if self.error:
+            return {
+                "type": "file",
+                "path": self.path,
+                "name": self.name,
+                "error": self.error,
+                "code": self.code,
+            }
+        return {
+            "type": "file",
+            "path": self.path,
+            "name": self.name,
+            "id": self.file_id,
+            "size_bytes": self.size_bytes,
+            "media_type": self.media_type,
+            "preview": self.preview,
+            "version": self.version,
+            "sha256": self.sha256,
+        }
+
+
+Content: TypeAlias = TextContent | ImageContent | FileCard
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool gives back.
+
+    Attributes
+    ----------
+    code : str
+        ``"ok"``, or the stable code of the error.
+    exit_code : int or None
+        Of a command; a non-zero one is data, not an error.
+    """
+
+    content: tuple[Content, ...]
+    is_error: bool = False
+    code: str = "ok"
+    exit_code: int | None = None
+    truncated: bool | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Give the JSON shape of SPEC.md 10 (without call_id and duration)."""
+        shape: dict[str, JsonValue] = {
+            "is_error": self.is_error,
+            "code": self.code,
+            "content": [part.to_json() for part in self.content],
+        }
+        if self.exit_code is not None:
+            shape["exit_code"] = self.exit_code
+        if self.truncated is not None:
+            shape["truncated"] = self.truncated
+        return shape
+
+
+CallState = Literal["running", "finished", "cancelled", "lost"]
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """A tool call as the database keeps it; ``result`` is the JSON of its ToolResult."""
+
+    call_id: str
+    conversation_id: str
+    tool: str
+    state: CallState
+    started_at: datetime
+    finished_at: datetime | None = None
+    result: Mapping[str, JsonValue] | None = None
+
+
+@dataclass(frozen=True)
+class ConversationRecord:
+    """A conversation as the database keeps it.
+
+    ``sandbox_id`` is "" while there is none. ``notice`` waits for the next result. ``generation``
+    counts provisionings.
+    """
+
+    conversation_id: str
+    owner: str
+    title: str
+    key: str | None
+    state: str
+    created_at: datetime
+    used_at: datetime
+    engine: str = ""
+    sandbox_id: str = ""
+    generation: int = 0
+    notice: str = ""

@@ -1,0 +1,1 @@
+"""The guest as a Jupyter kernel for bash: messages, executions, shells."""

@@ -1,0 +1,63 @@
+"""One stream to the host, blocking, used by one reading thread and any number of writing ones."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from typing import Any, Deque, Dict
+
+from .frames import Frame, FrameDecoder, FrameError, encode
+
+_READ_BYTES = 256 * 1024
+
+
+class StreamClosed(ConnectionError):
+    """The host closed the stream, or broke the framing."""
+
+
+class Stream:
+    """Frames over a connected socket.
+
+    ``receive`` is called by one thread; ``send`` by any, a lock keeps their frames apart. Both
+    block: the host that does not read stops whoever sends.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._decoder = FrameDecoder()
+        self._frames: Deque[Frame] = deque()
+        self._send_lock = threading.Lock()
+
+    def send(self, body: Dict[str, Any], payload: bytes = b"") -> None:
+        """Send one frame; raise ``StreamClosed`` when the host is gone."""
+        data = encode(body, payload)
+        try:
+            with self._send_lock:
+                self.socket.sendall(data)
+        except OSError as exc:
+            raise StreamClosed(str(exc)) from None
+
+    def receive(self) -> Frame:
+        """Give the next frame; raise ``StreamClosed`` at the end."""
+        while not self._frames:
+            try:
+                data = self.socket.recv(_READ_BYTES)
+                if not data:
+                    raise StreamClosed("end of stream")
+                self._frames.extend(self._decoder.feed(data))
+            except (OSError, FrameError) as exc:
+                raise StreamClosed(str(exc)) from None
+        return self._frames.popleft()
+
+    def take_rest(self) -> bytes:
+        """Give the bytes after the last frame, for a stream that goes on raw."""
+        return self._decoder.take_rest()
+
+    def close(self) -> None:
+        """Close the socket; a thread that waits in ``receive`` wakes up."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.socket.close()
