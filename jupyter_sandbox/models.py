@@ -32,6 +32,15 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Areas:
+    """Where the areas of SPEC.md 2 lie inside the sandbox: absolute paths without a final slash."""
+
+    uploads: str = "/mnt/user-data/uploads"
+    workspace: str = "/workspace"
+    outputs: str = "/mnt/user-data/outputs"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How an execution in a kernel ended.
 
@@ -199,7 +208,8 @@ class ConversationRecord:
     """A conversation as the database keeps it.
 
     ``sandbox_id`` is "" while there is none. ``notice`` waits for the next result. ``generation``
-    counts provisionings.
+    counts provisionings. ``claimed_by`` is the server process that provisions, until
+    ``claimed_until``; "" and None when none does.
     """
 
     conversation_id: str
@@ -213,3 +223,33 @@ class ConversationRecord:
     sandbox_id: str = ""
     generation: int = 0
     notice: str = ""
+    claimed_by: str = ""
+    claimed_until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ShareRecord:
+    """One version of a shared file as the database keeps it.
+
+    ``path`` is relative to the outputs area; ``stored_name`` is the store's own name for the bytes.
+    """
+
+    share_id: str
+    conversation_id: str
+    path: str
+    name: str
+    version: int
+    size_bytes: int
+    sha256: str
+    media_type: str
+    preview: str
+    stored_name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class StoreUsage:
+    """What a conversation keeps in the store: the sum of all versions, and how many."""
+
+    share_bytes: int = 0
+    shares: int = 0

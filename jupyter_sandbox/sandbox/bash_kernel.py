@@ -56,22 +56,20 @@ class BashKernel:
         Unavailable
             The sandbox does not answer.
         """
-        stream = await self._link.open(protocol.BASH)
         metadata = {"sandbox": {"timeout_seconds": timeout_seconds, "limit_bytes": limit_bytes}}
         content = {"code": command, "silent": False, "store_history": False, "allow_stdin": False}
         request = _message("shell", "execute_request", call_id, content, metadata)
-        return await self._follow(stream, request, timeout_seconds, limit_bytes, emit)
+        return await self._follow(request, timeout_seconds, limit_bytes, emit)
 
     async def attach(
         self, call_id: str, *, timeout_seconds: float, limit_bytes: int, emit: Emit
     ) -> Outcome | None:
         """Follow an execution from its beginning; None when the guest does not know it."""
-        stream = await self._link.open(protocol.BASH)
         request = _message(
             "shell", "attach_request", uuid.uuid4().hex, {"execution_id": call_id}, {}
         )
         try:
-            return await self._follow(stream, request, timeout_seconds, limit_bytes, emit)
+            return await self._follow(request, timeout_seconds, limit_bytes, emit)
         except ToolError as exc:
             if exc.code == "NotFound":
                 return None
@@ -96,7 +94,6 @@ class BashKernel:
 
     async def _follow(
         self,
-        stream: GuestStream,
         request: dict[str, Any],
         timeout_seconds: float,
         limit_bytes: int,
@@ -105,7 +102,10 @@ class BashKernel:
         started = asyncio.get_running_loop().time()
         kept = _Kept(limit_bytes + _SLACK_BYTES)
         try:
-            async with asyncio.timeout(timeout_seconds + _GRACE_SECONDS):
+            async with (
+                asyncio.timeout(timeout_seconds + _GRACE_SECONDS),
+                self._link.pooled(protocol.BASH) as stream,
+            ):
                 await stream.send(request)
                 reply = await self._replies(stream, request, kept, emit)
         except TimeoutError:
@@ -113,14 +113,14 @@ class BashKernel:
                 f"the sandbox gave no result within {timeout_seconds + _GRACE_SECONDS:g} s",
                 status=504,
             ) from None
-        finally:
-            stream.close()
         elapsed = asyncio.get_running_loop().time() - started
         return _outcome(kept.text(), elapsed, _dict(_dict(reply.get("metadata")).get("sandbox")))
 
     async def _replies(
         self, stream: GuestStream, request: dict[str, Any], kept: _Kept, emit: Emit
     ) -> dict[str, Any]:
+        """Read until the reply and idle have come; after both the stream can be used again."""
+        reply: dict[str, Any] | None = None
         msg_id = request["header"]["msg_id"]
         reply_type = request["header"]["msg_type"].replace("_request", "_reply")
         while True:
@@ -141,7 +141,9 @@ class BashKernel:
                     raise ToolError(
                         f"The command was not run: {message}.", code=str(content["ename"])
                     )
-                return body
+                reply = body
+            elif msg_type == "status" and content.get("execution_state") == "idle" and reply:
+                return reply
 
 
 class _Kept:

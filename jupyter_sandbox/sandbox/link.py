@@ -170,6 +170,11 @@ class GuestLink:
     def __repr__(self) -> str:
         return f"<GuestLink {self._path.name} idle={len(self._idle)} streams={len(self._all)}>"
 
+    @property
+    def connected(self) -> bool:
+        """Whether any stream to the guest is open."""
+        return any(not stream.closed for stream in self._all)
+
     async def start(self) -> None:
         """Create the socket and listen. ``Unavailable`` when the path is too long or not ours."""
         if len(os.fsencode(self._path)) > 107:

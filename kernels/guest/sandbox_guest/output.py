@@ -11,13 +11,14 @@ import codecs
 import collections
 import os
 import re
-from typing import Callable, Deque, List, Optional
+from typing import Callable, Deque, List, Optional, Union
 
 MIB = 1024 * 1024
 DEFAULT_LIMIT_BYTES = MIB
 DEFAULT_SPOOL_BYTES = 64 * MIB
 SPOOL_DIR = "/var/tmp/sandbox-output"
 KEPT_SPOOLS = 20
+_JOINED_BYTES = 4096
 
 _SURROGATE_BYTE = re.compile("[\udc80-\udcff]")
 
@@ -36,6 +37,11 @@ class Utf8Pieces:
 
     def __init__(self) -> None:
         self._rest = b""
+
+    def take_rest(self) -> bytes:
+        """Give and forget the beginning of a character whose rest has not come."""
+        rest, self._rest = self._rest, b""
+        return rest
 
     def feed(self, data: bytes, final: bool = False) -> str:
         data = self._rest + data
@@ -115,11 +121,13 @@ class BoundedOutput:
         if self.truncated:
             self._spool(data)
         else:
-            self._kept.append(data)
+            _append(self._kept, data)
         if self._head_left > 0:
             now, data = data[: self._head_left], data[self._head_left :]
             text = self._pieces.feed(now)
             self._head_left -= max(len(now), len(text.encode("utf-8", "replace")))
+            if self._head_left <= 0:  # a character is cut nowhere: it goes to what follows
+                data = self._pieces.take_rest() + data
         if data:
             self._hold(data)
         return text
@@ -128,16 +136,17 @@ class BoundedOutput:
         """Give the rest of the text: the tail with its notices when something was left out."""
         tail = b"".join(self._held)
         self._held.clear()
-        self._kept.clear()
-        if self._spool_fd >= 0:
-            os.close(self._spool_fd)
-            self._spool_fd = -1
         if not self.truncated:
             text = self._pieces.feed(tail, final=True)
             if len(text.encode("utf-8", "replace")) <= self._tail_bytes + 4 * 3:
+                self._kept.clear()
                 return text
             # Escaping made it too long (invalid bytes show as four characters): cut the text.
             self.truncated = True
+            self._open_spool()
+        if self._spool_fd >= 0:
+            os.close(self._spool_fd)
+            self._spool_fd = -1
         self.omitted_bytes += max(0, len(tail) - self._tail_bytes)
         tail = tail[-self._tail_bytes :]
         while tail and 0x80 <= tail[0] < 0xC0 and len(tail) > self._tail_bytes - 4:
@@ -147,8 +156,7 @@ class BoundedOutput:
         if self.spool_path:
             rest = "the first 64 MiB of the output" if self._spool_left <= 0 else "whole output"
             where = "; %s: %s (read on with view, grep or tail)" % (rest, self.spool_path)
-        return "%s\n[... %s bytes not shown%s ...]\n%s\n%s\n" % (
-            self._pieces.feed(b"", final=True),
+        return "\n[... %s bytes not shown%s ...]\n%s\n%s\n" % (
             format(self.omitted_bytes, ","),
             where,
             text.rstrip("\n"),
@@ -156,7 +164,7 @@ class BoundedOutput:
         )
 
     def _hold(self, data: bytes) -> None:
-        self._held.append(data)
+        _append(self._held, data)
         self._held_bytes += len(data)
         if self._held_bytes <= self._tail_bytes:
             return
@@ -194,6 +202,14 @@ class BoundedOutput:
                 data = data[written:]
         except OSError:  # no space: what is there stays readable
             self._spool_left = 0
+
+
+def _append(parts: "Union[Deque[bytes], List[bytes]]", data: bytes) -> None:
+    """Append; small pieces are joined, or a million of them would take fifty times their size."""
+    if parts and len(parts[-1]) + len(data) <= _JOINED_BYTES:
+        parts[-1] += data
+    else:
+        parts.append(data)
 
 
 def notice(limit_bytes: int) -> str:

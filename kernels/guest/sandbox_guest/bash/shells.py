@@ -14,13 +14,15 @@ import fcntl
 import os
 import shlex
 import threading
-from typing import Dict, Mapping, Optional
+from collections import deque
+from typing import Deque, Dict, Mapping
 
 from ..spawn import Child, Spawner
 from ..trees import MARK, Tree
 
 _STATE_FD, _GO_FD, _COMMAND_FD = 7, 8, 9
 _PIPE_BYTES = 256 * 1024
+_SPARES = 2
 _MAX_STATE_BYTES = 4 * 1024 * 1024
 
 # One line, so that bash counts the command's lines from 1 in its messages. The command comes in a
@@ -98,8 +100,7 @@ class Shells:
         self._cwd = cwd
         self._generation = 0
         self._count = 0
-        self._spare: Optional[Shell] = None
-        self._making = False
+        self._spares: Deque[Shell] = deque()
         self._wanted = threading.Event()
         self._wanted.set()
         threading.Thread(target=self._keep_spare, name="spare", daemon=True).start()
@@ -113,12 +114,16 @@ class Shells:
     def take(self) -> Shell:
         """Give a shell that waits for its command: the spare one, or a new one."""
         with self._lock:
-            spare, self._spare = self._spare, None
-        if spare is not None and spare.child.alive and spare.generation == self._generation:
-            return spare
-        if spare is not None:
-            spare.discard()
-        return self._start()
+            spares, self._spares = self._spares, deque()
+            found = None
+            while spares and found is None:
+                spare = spares.popleft()
+                if spare.child.alive and spare.generation == self._generation:
+                    found = spare
+                    self._spares, spares = spares, deque()
+                else:
+                    spare.discard()
+        return found or self._start()
 
     def refill(self) -> None:
         """Have a spare made; called when a command has ended, so that it delays none."""
@@ -149,21 +154,22 @@ class Shells:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            with self._lock:
-                spare, generation = self._spare, self._generation
-                if spare is not None and spare.generation == generation and spare.child.alive:
-                    continue
-                self._spare = None
-            if spare is not None:
-                spare.discard()
-            try:
-                made = self._start()
-            except OSError:
-                continue  # out of processes or memory: `take` will say so to whoever asks
-            with self._lock:
-                made, self._spare = self._spare, made
-            if made is not None:
-                made.discard()
+            while self._lacks_spare():
+                try:
+                    made = self._start()
+                except OSError:
+                    break  # out of processes or memory: `take` will say so to whoever asks
+                with self._lock:
+                    self._spares.append(made)
+
+    def _lacks_spare(self) -> bool:
+        """Drop spares with an old state; say whether there are too few."""
+        with self._lock:
+            for spare in list(self._spares):
+                if spare.generation != self._generation or not spare.child.alive:
+                    self._spares.remove(spare)
+                    spare.discard()
+            return len(self._spares) < _SPARES
 
     def _start(self) -> Shell:
         with self._lock:

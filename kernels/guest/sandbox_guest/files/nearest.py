@@ -2,7 +2,7 @@
 
 First the text is looked for with one kind of difference after the other forgiven (white space,
 quotes, case). If it is found so, what had to be forgiven is the answer. Otherwise the place where
-most of its lines stand is given, then the line with the most words in common. Only the first 2 MiB
+most of its lines stand is given, then the line with the most words in common. Only the first MiB
 of a file are looked at, and for a bounded time: this is a hint.
 """
 
@@ -17,10 +17,11 @@ from typing import Any, Callable, Dict, FrozenSet, List, Optional, Tuple
 from .opening import read_at
 from .text import TextScan
 
-LOOKED_AT_BYTES = 2 * 1024 * 1024
+LOOKED_AT_BYTES = 1024 * 1024
 SECONDS = 1.0
 _TEXT_CHARACTERS = 4000
 _OLD_LINES = 400
+_LINE_CHARACTERS = 300
 _PLACES_PER_LINE = 50
 _LIKE_ENOUGH = 0.6
 
@@ -39,7 +40,7 @@ _INNER = re.compile(r"(?<=\S)" + _SPACE + r"+(?=\S)")
 _WORD = re.compile(r"\w+")
 
 _FORGIVE: Dict[str, Callable[[str], str]] = {
-    "line_endings": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
+    "line_endings": lambda text: text.replace("\r", ""),
     "trailing_whitespace": lambda text: _TRAILING.sub("", text),
     "indentation": lambda text: _LEADING.sub("", text),
     "spaces": lambda text: _INNER.sub(" ", text),
@@ -132,21 +133,21 @@ def _by_words(
     lines: List[str], keys: List[str], count: int, ends_at: float
 ) -> Optional[Tuple[int, int]]:
     """Give the place of the line that is most like the longest line of the text."""
-    longest = max(keys, key=len)[:1000]
+    longest = max(keys, key=len)[:_LINE_CHARACTERS]
     words = frozenset(_WORD.findall(longest))
     if not words:
         return None
     best: List[Tuple[int, int]] = []  # words in common, line
     for number, line in enumerate(lines):
-        common = len(words.intersection(_WORD.findall(line[:1000].lower())))
+        common = len(words.intersection(_WORD.findall(line[:_LINE_CHARACTERS].lower())))
         if common:
             best.append((-common, number))
         if not number % 1024 and time.monotonic() > ends_at:
             break
     best.sort()
     score, at = 0.0, -1
-    for _, number in best[:20]:
-        line = _forgive(lines[number][:1000], _ALL).strip()
+    for _, number in best[:10]:
+        line = _forgive(lines[number][:_LINE_CHARACTERS], _ALL).strip()
         ratio = difflib.SequenceMatcher(None, longest, line, autojunk=False).ratio()
         if ratio > score:
             score, at = ratio, number
@@ -161,7 +162,7 @@ def _differences(wanted: str, found: str) -> List[str]:
     if _forgive(wanted, _ALL) in _forgive(found, _ALL):
         return _needed(wanted, found)
     names: List[str] = []
-    for one, other in zip(wanted.split("\n"), found.split("\n")):
+    for one, other in zip(wanted.split("\n"), found.split("\n")):  # noqa: B905  (3.9)
         if one != other and _forgive(one, _ALL) == _forgive(other, _ALL):
             names += [name for name in _needed(one, other) if name not in names]
     return [*names, "content"]

@@ -16,6 +16,7 @@ from ..output import decode
 from .problems import FileError, bad_request
 
 WORKSPACE = b"/workspace"
+_PATH_BYTES = 4095  # what the kernel takes
 
 _SHOWN_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 _KINDS = {
@@ -37,7 +38,11 @@ def to_path(text: str) -> bytes:
         path = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise bad_request("a path must be valid Unicode") from None
-    return path if path.startswith(b"/") else os.path.join(WORKSPACE, path)
+    if not path.startswith(b"/"):
+        path = os.path.join(WORKSPACE, path)
+    if len(path) > _PATH_BYTES:
+        raise FileError("name_too_long", "the path is longer than %d bytes" % _PATH_BYTES)
+    return path
 
 
 def existing(text: str) -> bytes:

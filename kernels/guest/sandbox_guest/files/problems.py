@@ -21,7 +21,7 @@ _CODES = {
     errno.EDQUOT: ("no_space", "the disk quota is used up, no space for %s"),
     errno.EFBIG: ("too_large", "%s would be larger than a file may be"),
     errno.ELOOP: ("link_loop", "the links of %s lead in a circle"),
-    errno.ENAMETOOLONG: ("name_too_long", "a name in %s is too long (255 bytes each, 4,095 in all)"),
+    errno.ENAMETOOLONG: ("name_too_long", "a name in %s is longer than 255 bytes"),
     errno.ENOTEMPTY: ("not_empty", "the directory %s is not empty"),
     errno.EXDEV: ("cross_device", "%s cannot be renamed to another file system; copy it"),
     errno.ENXIO: ("not_a_file", "%s is not a regular file"),

@@ -12,6 +12,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from .atomic import Staged
 from .locks import PATH_LOCKS
+from .managing import make_directories
 from .paths import existing, require_file, shown
 from .problems import FileError, bad_request
 from .requests import Request
@@ -29,7 +30,9 @@ def write(request: Request) -> Tuple[Dict[str, Any], bytes]:
     target, before = _look(path)
     if before is not None:
         _require_replaceable(path, before, overwrite)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
+    parent = os.path.dirname(target)
+    if not os.path.isdir(parent):
+        make_directories(parent)
     size = 0
     with Staged(target, before, mode) as staged:
         for piece in request.chunks():

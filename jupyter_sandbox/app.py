@@ -1,0 +1,205 @@
+"""The extension: reads the settings, builds the parts, adds the routes, lets go at the stop.
+
+The only module that knows everybody. Parts are built on the loop at the server's start (or by the
+first request, whichever is earlier), so that an engine that is slow or down delays no page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.paths import jupyter_data_dir
+from jupyter_server.auth import IdentityProvider, PasswordIdentityProvider
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.utils import url_path_join
+from traitlets import Enum, Float, Unicode, default
+
+from .conversations.conversation import Surroundings
+from .conversations.conversations import Conversations
+from .engines.bubblewrap import BubblewrapEngine
+from .engines.docker import DockerEngine
+from .engines.selection import Choice, choose
+from .errors import Unavailable
+from .policy.ownership import owner_of
+from .routes import ROUTES
+from .sandbox.sandboxes import Sandboxes, SandboxSettings
+from .services import Services
+from .settings import SandboxLimits, SandboxResources
+from .stores.database import Database
+from .stores.share_store import DirectoryShareStore
+from .tools.calls import Calls
+
+
+class SandboxApp(ExtensionApp):
+    """A private Linux machine for every conversation with an AI assistant."""
+
+    name = "jupyter_sandbox"
+    load_other_extensions = True
+    classes = [SandboxLimits, SandboxResources, DockerEngine, BubblewrapEngine]  # noqa: RUF012
+
+    engine = Enum(
+        ("auto", "docker", "bubblewrap"),
+        default_value="auto",
+        help="What makes sandboxes. `auto` takes Docker (or Podman) when its socket answers and has "
+        "the image, else the embedded bubblewrap.",
+    ).tag(config=True)
+    data_dir = Unicode(
+        help="Directory for the database and shared files; only this user may enter it. "
+        "Default: `jupyter_sandbox` in Jupyter's data directory."
+    ).tag(config=True)
+    runtime_dir = Unicode(
+        help="Directory for sockets; short, because a socket's path has at most 107 bytes. "
+        "Default: `jupyter-sandbox` in $XDG_RUNTIME_DIR, /run (as root) or /tmp."
+    ).tag(config=True)
+    db_url = Unicode(
+        help="SQLAlchemy URL of the database. Default: SQLite in `data_dir`. Servers that share "
+        "it share conversations."
+    ).tag(config=True)
+    start_timeout_seconds = Float(
+        60.0, help="How long a new sandbox may take until its guest answers, in seconds."
+    ).tag(config=True)
+    owner_mode = Enum(
+        ("auto", "constant", "username"),
+        default_value="auto",
+        help="Whose conversations are: `auto` takes one constant owner on a server with a single "
+        "token or password (its user names are random), and the user name under JupyterHub or "
+        "another identity provider of several users.",
+    ).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._services: Services | None = None
+        self._building: asyncio.Lock | None = None
+        self._sandbox_engine: Any = None
+
+    @default("data_dir")
+    def _default_data_dir(self) -> str:
+        return str(Path(jupyter_data_dir()) / "jupyter_sandbox")
+
+    @default("runtime_dir")
+    def _default_runtime_dir(self) -> str:
+        base = os.environ.get("XDG_RUNTIME_DIR", "")
+        if not base or not os.access(base, os.W_OK) or len(base) > 40:
+            if os.getuid() == 0:
+                return "/run/jupyter-sandbox"
+            return f"{tempfile.gettempdir()}/jupyter-sandbox-{os.getuid()}"
+        return f"{base}/jupyter-sandbox"
+
+    def initialize_settings(self) -> None:
+        """Give handlers a way to this app."""
+        self.settings["jupyter_sandbox"] = self
+
+    def initialize_handlers(self) -> None:
+        """Add the routes below the server's base URL (the base class prefixes them)."""
+        self.handlers.extend(ROUTES)
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        """Build the parts at the server's start and say which engine is used and why."""
+        with contextlib.suppress(Unavailable):  # said in the log; requests try again
+            services = await self.ready()
+            base = url_path_join(serverapp.connection_url, "sandbox/api/conversations")
+            self.log.info("sandbox engine: %s", services.engine_reason)
+            self.log.info("sandbox API: %s", base)
+
+    async def ready(self) -> Services:
+        """Give the parts; the first caller builds them."""
+        if self._services is not None:
+            return self._services
+        if self._building is None:
+            self._building = asyncio.Lock()
+        async with self._building:
+            if self._services is None:
+                self._services = await self._build()
+        return self._services
+
+    async def stop_extension(self) -> None:
+        """Let go of all sandboxes; they run on and the next server finds them."""
+        services, self._services = self._services, None
+        if services is None:
+            return
+        await services.calls.close()
+        await services.conversations.detach()
+        await services.engine.close()
+        await services.database.close()
+
+    async def _build(self) -> Services:
+        data_dir, runtime_dir = Path(self.data_dir), Path(self.runtime_dir)
+        for directory in (data_dir, runtime_dir):
+            _make_private(directory)
+        limits = SandboxLimits(parent=self).to_limits()
+        database = Database(self.db_url or f"sqlite:///{data_dir / 'sandbox.db'}")
+        try:
+            await database.open()
+            choice = await self._choose_engine(data_dir)
+        except BaseException:
+            await database.close()
+            raise
+        if not choice.available:
+            self.log.error("sandbox engine: none: %s", choice.reason)
+        settings = SandboxSettings(
+            server_id=await asyncio.to_thread(_server_id, data_dir),
+            runtime_dir=runtime_dir,
+            start_timeout_seconds=self.start_timeout_seconds,
+            resources=SandboxResources(parent=self).to_resources(),
+        )
+        sandboxes = Sandboxes(choice.engine, settings, self.log)
+        around = Surroundings(database, sandboxes, secrets.token_hex(8), self.log)
+        shares = DirectoryShareStore(data_dir / "shares")
+        conversations = Conversations(around, shares)
+        calls = Calls(conversations, database, shares, limits, self.log)
+        return Services(
+            database=database,
+            engine=choice.engine,
+            engine_available=choice.available,
+            engine_reason=choice.reason,
+            conversations=conversations,
+            calls=calls,
+            limits=limits,
+            owner_of=self._owner_of,
+        )
+
+    async def _choose_engine(self, data_dir: Path) -> Choice:
+        if self._sandbox_engine is not None:  # tests put one here
+            return Choice(self._sandbox_engine, True, f"{self._sandbox_engine.name}: given")
+        docker = DockerEngine(parent=self)
+        bubblewrap = BubblewrapEngine(parent=self, state_dir=data_dir / "bubblewrap")
+        return await choose(self.engine, docker, bubblewrap)
+
+    def _owner_of(self, handler: JupyterHandler) -> str:
+        provider = type(handler.identity_provider)
+        single_secret = provider in (IdentityProvider, PasswordIdentityProvider) or (
+            provider.__name__ == "LegacyIdentityProvider"
+        )
+        return owner_of(handler.current_user.username, single_secret, self.owner_mode)
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory of ours (0700); refuse one that belongs to somebody else."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = os.lstat(directory)
+    if status.st_uid != os.getuid() or not directory.is_dir() or directory.is_symlink():
+        raise Unavailable(
+            f"the directory {directory.name} belongs to another user; "
+            "set SandboxApp.data_dir and SandboxApp.runtime_dir",
+            status=503,
+            detail=str(directory),
+        )
+    if status.st_mode & 0o077:
+        os.chmod(directory, 0o700)
+
+
+def _server_id(data_dir: Path) -> str:
+    """Give the id of this installation; made once, kept in its data directory."""
+    path = data_dir / "server-id"
+    with contextlib.suppress(FileExistsError):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(secrets.token_hex(8))
+    return path.read_text().strip()

@@ -1,0 +1,232 @@
+"""One conversation in this server process: its sandbox on demand, provisioned once.
+
+``use()`` is the only way to a sandbox. The database decides who provisions (a claim that one of
+many callers wins, also in other processes); the lock here spares it the callers of this process.
+The lock is never held while a tool runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..errors import NotFound, SandboxError, Unavailable
+from ..models import ConversationRecord
+from ..sandbox.sandbox import Sandbox
+from ..sandbox.sandboxes import Sandboxes
+from ..stores.database import Database
+from .notices import first_sandbox, replaced_sandbox
+from .states import PROVISIONABLE, State
+
+_POLL_SECONDS = 0.05
+_CLAIM_SECONDS = 30.0
+_TOUCH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all conversations of a server share."""
+
+    database: Database
+    sandboxes: Sandboxes
+    server_id: str
+    log: logging.Logger
+
+
+class Conversation:
+    """A conversation that somebody used since the server started."""
+
+    def __init__(self, conversation_id: str, around: Surroundings) -> None:
+        self.conversation_id = conversation_id
+        self.users = 0
+        self.has_notice = False  # this process may have written one that waits in the database
+        self._around = around
+        self._lock = asyncio.Lock()  # guards _sandbox; held while one is provisioned
+        self._sandbox: Sandbox | None = None
+        self._touched_at = 0.0
+        self._deleted = False
+
+    def __repr__(self) -> str:
+        return f"<Conversation {self.conversation_id} users={self.users} {self._sandbox}>"
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The attached sandbox, if any: for looking, not for use."""
+        return self._sandbox
+
+    @contextlib.asynccontextmanager
+    async def use(self) -> AsyncIterator[Sandbox]:
+        """Lend the sandbox: provision, attach or wake it as needed; count the use.
+
+        Raises
+        ------
+        Unavailable
+            There is no sandbox to be had now.
+        NotFound
+            The conversation was deleted meanwhile.
+        """
+        self.users += 1
+        try:
+            sandbox = self._sandbox
+            if sandbox is None or sandbox.gone:
+                async with self._lock:
+                    sandbox = await self._ensure()
+            await self._touch()
+            yield sandbox
+        finally:
+            self.users -= 1
+
+    async def interrupt(self) -> int:
+        """End what runs in the sandbox; give how many commands and cells that were."""
+        sandbox = self._sandbox
+        if sandbox is None or sandbox.gone:
+            async with self._lock:
+                sandbox = await self._attach_running()
+        return 0 if sandbox is None else await sandbox.interrupt()
+
+    async def detach(self) -> None:
+        """Let go of the sandbox; it runs on."""
+        async with self._lock:
+            sandbox, self._sandbox = self._sandbox, None
+            if sandbox is not None:
+                await sandbox.detach()
+
+    async def delete(self) -> None:
+        """End the sandbox for good; later uses raise ``NotFound``."""
+        self._deleted = True
+        async with self._lock:
+            sandbox, self._sandbox = self._sandbox, None
+            if sandbox is not None:
+                await sandbox.detach()
+            record = await self._around.database.conversation(self.conversation_id)
+            if record is not None and record.sandbox_id:
+                await self._around.sandboxes.remove(record.sandbox_id)
+
+    async def _ensure(self) -> Sandbox:
+        """Give an attached sandbox; the lock is held."""
+        if self._sandbox is not None:
+            if not self._sandbox.gone:
+                return self._sandbox
+            await self._sandbox.detach()
+            self._sandbox = None
+        database = self._around.database
+        while True:
+            record = await self._record()
+            if record.state in (State.RUNNING, State.SUSPENDED):
+                sandbox = await self._attach(record)
+                if sandbox is None:
+                    continue  # it was lost: the state says so now
+            elif record.state in PROVISIONABLE or record.state == State.STARTING:
+                if not await database.claim_provisioning(
+                    self.conversation_id, self._around.server_id, _CLAIM_SECONDS
+                ):
+                    await asyncio.sleep(_POLL_SECONDS)  # somebody else does it: wait for theirs
+                    continue
+                sandbox = await self._provision(record)
+            else:
+                raise Unavailable("the conversation is in an unknown state", detail=record.state)
+            self._sandbox = sandbox
+            sandbox.warm_up()
+            return sandbox
+
+    async def _attach_running(self) -> Sandbox | None:
+        record = await self._record()
+        if record.state == State.RUNNING:
+            self._sandbox = await self._attach(record)
+        return self._sandbox
+
+    async def _attach(self, record: ConversationRecord) -> Sandbox | None:
+        """Attach to the recorded sandbox; None, with the loss recorded, when it is gone."""
+        around = self._around
+        why = ""
+        try:
+            sandbox = await around.sandboxes.attach(record.sandbox_id)
+        except Unavailable as exc:
+            if exc.status != 504:
+                raise  # the engine does not answer: nothing is known to be lost
+            sandbox, why = None, "it did not answer any more"
+        if sandbox is not None:
+            if record.state == State.SUSPENDED:
+                await around.database.set_state(
+                    self.conversation_id, State.SUSPENDED, State.RUNNING
+                )
+            return sandbox
+        why = why or await around.sandboxes.why_gone(record.sandbox_id)
+        around.log.warning("conversation %s: sandbox lost: %s", self.conversation_id, why)
+        if await around.database.set_state(
+            self.conversation_id, State(record.state), State.TERMINATED
+        ):
+            await around.database.add_notice(self.conversation_id, replaced_sandbox(why))
+            self.has_notice = True
+            await around.sandboxes.remove(record.sandbox_id)
+        return None
+
+    async def _provision(self, record: ConversationRecord) -> Sandbox:
+        around = self._around
+        sandbox_id = secrets.token_hex(12)
+        holder = asyncio.ensure_future(self._hold_claim())
+        try:
+            if record.sandbox_id:
+                await around.sandboxes.remove(record.sandbox_id)
+            if not await around.database.set_intent(
+                self.conversation_id, around.server_id, sandbox_id
+            ):
+                raise Unavailable("another server took over the provisioning; try again")
+            sandbox = await around.sandboxes.create(sandbox_id)
+        except BaseException as exc:
+            await asyncio.shield(self._note_failure(exc))
+            raise
+        finally:
+            holder.cancel()
+        try:
+            kept = await around.database.set_running(
+                self.conversation_id,
+                server=around.server_id,
+                sandbox_id=sandbox_id,
+                engine=around.sandboxes.engine.name,
+                generation=record.generation + 1,
+                notice=first_sandbox() if record.generation == 0 else "",
+            )
+            if not kept:
+                raise Unavailable("the conversation was deleted, or taken over, meanwhile")
+            self.has_notice = True
+        except BaseException:
+            await asyncio.shield(sandbox.detach())
+            await asyncio.shield(around.sandboxes.remove(sandbox_id))
+            raise
+        return sandbox
+
+    async def _hold_claim(self) -> None:
+        while True:
+            await asyncio.sleep(_CLAIM_SECONDS / 3)
+            with contextlib.suppress(Unavailable):
+                await self._around.database.extend_claim(
+                    self.conversation_id, self._around.server_id, _CLAIM_SECONDS
+                )
+
+    async def _note_failure(self, exc: BaseException) -> None:
+        detail = exc.detail if isinstance(exc, SandboxError) else repr(exc)
+        self._around.log.warning(
+            "conversation %s: no sandbox: %s %s", self.conversation_id, exc, detail
+        )
+        with contextlib.suppress(SandboxError):
+            await self._around.database.set_state(
+                self.conversation_id, State.STARTING, State.ERROR
+            )
+
+    async def _record(self) -> ConversationRecord:
+        record = await self._around.database.conversation(self.conversation_id)
+        if record is None or self._deleted:
+            raise NotFound("There is no such conversation.")
+        return record
+
+    async def _touch(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._touched_at > _TOUCH_SECONDS:
+            self._touched_at = now
+            await self._around.database.touch(self.conversation_id, datetime.now(UTC))

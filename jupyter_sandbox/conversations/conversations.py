@@ -1,0 +1,108 @@
+"""All conversations: whose they are, and the live ones of this server process.
+
+Ownership is checked here and nowhere below: ``find`` gives a conversation to its owner and raises
+the same ``NotFound`` for a missing and for a foreign one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+
+from ..errors import InvalidRequest, NotFound
+from ..models import ConversationRecord
+from ..stores.share_store import ShareStore
+from .conversation import Conversation, Surroundings
+
+_TITLE_LENGTH = 200
+_KEY_LENGTH = 200
+
+
+class Conversations:
+    """The registry.
+
+    Parameters
+    ----------
+    around : Surroundings
+    shares : ShareStore
+        Holds shared files, which go when their conversation is deleted.
+    """
+
+    def __init__(self, around: Surroundings, shares: ShareStore) -> None:
+        self._around = around
+        self._shares = shares
+        self._live: dict[str, Conversation] = {}
+
+    def __repr__(self) -> str:
+        return f"<Conversations live={len(self._live)}>"
+
+    async def create(
+        self, owner: str, title: str = "", key: str | None = None
+    ) -> tuple[ConversationRecord, bool]:
+        """Give a new conversation, or the owner's with that key; and whether it is new."""
+        check_text("title", title, _TITLE_LENGTH)
+        if key is not None:
+            if not key:
+                raise InvalidRequest("key: must not be empty (leave it out instead)")
+            check_text("key", key, _KEY_LENGTH)
+        return await self._around.database.create_conversation(owner, title, key)
+
+    async def find(self, owner: str, conversation_id: str) -> ConversationRecord:
+        """Give the owner's conversation; ``NotFound`` for a missing and a foreign one alike."""
+        record = None
+        if is_uuid(conversation_id):
+            record = await self._around.database.conversation(conversation_id)
+        if record is None or record.owner != owner:
+            raise NotFound("There is no such conversation.")
+        return record
+
+    async def list(
+        self, owner: str, limit: int, after: str | None
+    ) -> Sequence[ConversationRecord]:
+        """Give a page of the owner's conversations, newest first; ``after`` is a page's cursor."""
+        return await self._around.database.conversations(owner, limit, after)
+
+    async def rename(self, owner: str, conversation_id: str, title: str) -> ConversationRecord:
+        """Change the title."""
+        check_text("title", title, _TITLE_LENGTH)
+        await self.find(owner, conversation_id)
+        await self._around.database.rename(conversation_id, title)
+        return await self.find(owner, conversation_id)
+
+    async def delete(self, owner: str, conversation_id: str) -> None:
+        """Remove everything: sandbox, shared files, records."""
+        await self.find(owner, conversation_id)
+        conversation = self.live(conversation_id)
+        await conversation.delete()
+        await self._shares.remove_conversation(conversation_id)
+        await self._around.database.delete_conversation(conversation_id)
+        self._live.pop(conversation_id, None)
+
+    def live(self, conversation_id: str) -> Conversation:
+        """Give the live object of a conversation that was found."""
+        known = self._live.get(conversation_id)
+        if known is None:
+            known = self._live[conversation_id] = Conversation(conversation_id, self._around)
+        return known
+
+    async def detach(self) -> None:
+        """Let go of all sandboxes; they run on. For the server's stop."""
+        live, self._live = list(self._live.values()), {}
+        await asyncio.gather(*(c.detach() for c in live), return_exceptions=True)
+
+
+def is_uuid(text: str) -> bool:
+    """Say whether the text is a UUID in its canonical form."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def check_text(name: str, text: str, length: int) -> None:
+    """Raise ``InvalidRequest`` for text that is too long or not printable."""
+    if len(text) > length:
+        raise InvalidRequest(f"{name}: at most {length} characters, not {len(text)}")
+    if any(ord(c) < 32 or 0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise InvalidRequest(f"{name}: control characters and lone surrogates are not allowed")

@@ -1,0 +1,25 @@
+"""What a result tells after something happened to the sandbox: what was kept, what was lost."""
+
+from __future__ import annotations
+
+
+def first_sandbox() -> str:
+    """Give the notice of a conversation's first sandbox."""
+    return (
+        "[New sandbox: a private Linux machine for this conversation. "
+        "Files and packages of other conversations are not here.]"
+    )
+
+
+def replaced_sandbox(why: str) -> str:
+    """Give the notice of a sandbox made in place of one that was lost.
+
+    Parameters
+    ----------
+    why : str
+        Half a sentence, e.g. ``"it had been removed"``.
+    """
+    return (
+        f"[The previous sandbox is gone ({why}); this is a new one. Lost: the workspace, installed "
+        "packages, variables and background processes. Kept: uploads and shared files.]"
+    )

@@ -1,0 +1,201 @@
+"""What every route of ours does the same way: who asks, the body, errors as JSON.
+
+``HTTPError`` and status codes live in this package only. Each handler method is an ``@endpoint``: it
+answers 401 itself, so an undecorated method cannot become public by a server-wide default.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from jupyter_server.base.handlers import APIHandler
+from tornado import web
+
+from ..errors import (
+    AccessError,
+    Forbidden,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    SandboxError,
+    ToolError,
+    Unavailable,
+)
+from ..models import ConversationRecord, JsonValue
+
+if TYPE_CHECKING:
+    from ..services import Services
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+P = ParamSpec("P")
+H = TypeVar("H", bound="SandboxHandler")
+
+
+def endpoint(
+    method: Callable[Concatenate[H, P], Awaitable[None]],
+) -> Callable[Concatenate[H, P], Awaitable[None]]:
+    """Make a method of a handler an endpoint: authenticated, its errors translated."""
+
+    @functools.wraps(method)
+    async def run(self: H, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            if self.current_user is None:
+                self.answer_error(401, "unauthenticated", "Log in, or send a token.")
+                return
+            self.services = await self.settings["jupyter_sandbox"].ready()
+            await method(self, *args, **kwargs)
+        except SandboxError as exc:
+            self.answer_sandbox_error(exc)
+        except web.HTTPError:
+            raise
+        except Exception:
+            error_id = uuid.uuid4().hex[:12]
+            self.log.exception("internal error %s", error_id)
+            self.answer_error(
+                500, "internal_error", f"Internal error {error_id}; the server's log has more."
+            )
+
+    # The check above takes the place of the server's own (which answers 403, or a login page).
+    run.__allow_unauthenticated = True  # type: ignore[attr-defined]
+    return run
+
+
+@web.stream_request_body
+class SandboxHandler(APIHandler):
+    """Base of the handlers under ``/sandbox/api``."""
+
+    services: Services
+    max_body_bytes = MAX_BODY_BYTES
+
+    def initialize(self, **kwargs: Any) -> None:
+        """Take what the extension passes to each handler."""
+        self._body = bytearray()
+
+    async def prepare(self) -> None:
+        """Identify the caller; refuse a body that says it is too large before it is read."""
+        self.request.connection.set_max_body_size(self.max_body_bytes)  # type: ignore[union-attr]
+        stream = getattr(self.request.connection, "stream", None)
+        if stream is not None:
+            stream.set_nodelay(True)
+        await super().prepare()
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdigit() and int(length) > self.max_body_bytes and not self._finished:
+            self.set_header("Connection", "close")
+            self.answer_error(
+                413, "too_large", f"The body is larger than {self.max_body_bytes:,} bytes."
+            )
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect the body; its size is bounded by the connection."""
+        self._body += chunk
+
+    def check_xsrf_cookie(self) -> None:
+        """Check cross-site requests of known users; others get 401 later."""
+        if getattr(self, "current_user", None) is not None:
+            super().check_xsrf_cookie()
+
+    @property
+    def owner(self) -> str:
+        """The owner that the caller's conversations belong to."""
+        return self.services.owner_of(self)
+
+    async def find(self, conversation_id: str) -> ConversationRecord:
+        """Give the caller's conversation, or raise ``NotFound``."""
+        return await self.services.conversations.find(self.owner, conversation_id)
+
+    def json_body(self, *fields: str) -> dict[str, Any]:
+        """Give the body as a JSON object that has no other fields than these.
+
+        Parameters
+        ----------
+        fields : str
+            Allowed names; none given: any.
+
+        Raises
+        ------
+        InvalidRequest
+            400 when it is not JSON in UTF-8, 422 when it is no object or has other fields.
+        """
+        if not self._body:
+            return {}
+        try:
+            body = json.loads(self._body.decode("utf-8"))
+        except UnicodeDecodeError as exc:
+            raise InvalidRequest("The body is not UTF-8.", status=400) from exc
+        except (ValueError, RecursionError) as exc:
+            raise InvalidRequest("The body is not JSON.", status=400) from exc
+        if not isinstance(body, dict):
+            raise InvalidRequest("The body must be a JSON object.")
+        if fields:
+            for name in body:
+                if name not in fields:
+                    raise InvalidRequest(
+                        f"Unknown field {str(name)[:60]!r}; known: {', '.join(fields)}."
+                    )
+        return body
+
+    def text_field(self, body: dict[str, Any], name: str) -> str | None:
+        """Give a field that is a string or absent (or null)."""
+        value = body.get(name)
+        if value is None or isinstance(value, str):
+            return value
+        raise InvalidRequest(f"{name}: must be a string.")
+
+    def integer_argument(self, name: str, default: int, low: int, high: int) -> int:
+        """Give a query argument that is an integer within bounds."""
+        text = self.get_query_argument(name, "")
+        if not text:
+            return default
+        if not text.isascii() or not text.lstrip("-").isdigit() or not low <= int(text) <= high:
+            raise InvalidRequest(f"{name}: must be an integer from {low} to {high}.")
+        return int(text)
+
+    def answer(self, body: JsonValue, status: int = 200) -> None:
+        """Answer with JSON; private data is never cached."""
+        self.set_status(status)
+        self.set_header("Cache-Control", "no-store")
+        self.finish(json.dumps(body))
+
+    def answer_error(
+        self, status: int, code: str, message: str, retry_after_seconds: int | None = None
+    ) -> None:
+        """Answer with an error in its one shape."""
+        if self._finished:
+            return
+        if self._headers_written:  # a stream has begun: it can only end
+            self.log.warning("error after the answer had begun: %s %s", code, message)
+            super(APIHandler, self).finish()
+            return
+        if retry_after_seconds is not None:
+            self.set_header("Retry-After", str(retry_after_seconds))
+        self.answer({"code": code, "message": message}, status)
+
+    def answer_sandbox_error(self, exc: SandboxError) -> None:
+        """Translate one of our errors (the table of ARCHITECTURE.md 4)."""
+        if exc.detail:
+            self.log.warning("%s: %s (%s)", exc.code, exc.message, exc.detail)
+        match exc:
+            case Forbidden():
+                self.answer_error(403, exc.code, exc.message)
+            case NotFound() | AccessError():
+                self.answer_error(404, exc.code, exc.message)
+            case InvalidRequest():
+                self.answer_error(exc.status, exc.code, exc.message)
+            case LimitExceeded() | Unavailable():
+                self.answer_error(exc.status, exc.code, exc.message, exc.retry_after_seconds)
+            case ToolError():
+                self.answer_error(422, exc.code, exc.message)
+            case _:
+                self.answer_error(500, exc.code, exc.message)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Give errors that tornado found in the same shape."""
+        reason = {400: "bad_request", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        message = getattr(error, "log_message", None) or self._reason
+        self.answer_error(status_code, reason.get(status_code, "error"), str(message))

@@ -1,0 +1,109 @@
+"""``/sandbox/api/tools`` and the calls of a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from ..errors import InvalidRequest
+from ..tools.calls import Call
+from ..tools.guidance import guidance
+from ..tools.registry import FORMATS, export
+from .base import SandboxHandler, endpoint
+
+_HEARTBEAT_SECONDS = 10.0
+
+
+class ToolsHandler(SandboxHandler):
+    """The tools, for any assistant."""
+
+    _track_activity = False
+
+    @endpoint
+    async def get(self) -> None:
+        """Give the tools in one of three schemas, and the guidance for system instructions."""
+        wanted = self.get_query_argument("format", "anthropic")
+        if wanted not in FORMATS:
+            raise InvalidRequest(f"format: must be one of {', '.join(FORMATS)}.")
+        if not self.services.engine_available:
+            self.answer({"tools": [], "guidance": ""})
+            return
+        limits = self.services.limits
+        self.answer({"tools": export(wanted, limits), "guidance": guidance(limits)})
+
+
+class ToolCallHandler(SandboxHandler):
+    """Calls of one tool."""
+
+    @endpoint
+    async def post(self, conversation_id: str, name: str) -> None:
+        """Call it; the body is its arguments.
+
+        ``Accept: text/event-stream``: ``output`` events, then one ``result``. ``?wait=SECONDS``: 202
+        with the call if it still runs then. The call goes on when the client goes away.
+        """
+        record = await self.find(conversation_id)
+        wait = self.integer_argument("wait", -1, 0, 86400)
+        body = self.json_body()
+        call = await self.services.calls.start(record, name, body)
+        if "text/event-stream" in self.request.headers.get("Accept", ""):
+            await self._stream(call)
+            return
+        if wait >= 0:
+            await asyncio.wait([call.done], timeout=wait)
+            if not call.done.done():
+                self.answer(call.to_json(), 202)
+                return
+        await asyncio.shield(call.done)
+        self.answer(call.to_json())
+
+    async def _stream(self, call: Call) -> None:
+        self.set_header("Content-Type", "text/event-stream")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Accel-Buffering", "no")
+        await self._event("call", {"call_id": call.call_id})
+        pieces = call.follow()
+        pending = asyncio.ensure_future(anext(pieces))
+        try:
+            while True:
+                done, _ = await asyncio.wait([pending], timeout=_HEARTBEAT_SECONDS)
+                if not done:
+                    self.write(": still running\n\n")
+                    await self.flush()
+                    continue
+                try:
+                    text = pending.result()
+                except StopAsyncIteration:
+                    break
+                await self._event("output", {"text": text})
+                pending = asyncio.ensure_future(anext(pieces))
+            await self._event("result", call.to_json())
+        finally:
+            pending.cancel()
+        super(SandboxHandler, self).finish(set_content_type="text/event-stream")
+
+    async def _event(self, name: str, data: object) -> None:
+        self.write(f"event: {name}\ndata: {json.dumps(data)}\n\n")
+        await self.flush()
+
+
+class CallHandler(SandboxHandler):
+    """A running or finished call."""
+
+    @endpoint
+    async def get(self, conversation_id: str, call_id: str) -> None:
+        """Give its state and, when it is over, its result; ``?wait=SECONDS`` waits for the end."""
+        record = await self.find(conversation_id)
+        wait = self.integer_argument("wait", 0, 0, 86400)
+        self.answer(await self.services.calls.fetch(record, call_id, wait))
+
+
+class CancelHandler(SandboxHandler):
+    """The end of a running call."""
+
+    @endpoint
+    async def post(self, conversation_id: str, call_id: str) -> None:
+        """End it: its command is interrupted, and ended if that does not help."""
+        record = await self.find(conversation_id)
+        await self.services.calls.cancel(record, call_id)
+        self.answer(await self.services.calls.fetch(record, call_id, 0), 202)

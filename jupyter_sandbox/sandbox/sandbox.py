@@ -1,0 +1,95 @@
+"""One live sandbox as the layers above see it: commands, cells, files.
+
+It knows the streams of its guest and nothing of engines, users or tools. It is either attached
+(``link`` has streams) or of no more use: whoever finds it ``gone`` asks for a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+
+from ..models import Emit, Outcome
+from .bash_kernel import BashKernel
+from .files import GuestFiles
+from .link import GuestLink
+from .python_kernel import PythonKernel
+
+_KERNEL_HEAD_START_SECONDS = 1.0
+
+
+class Sandbox:
+    """A running environment with its guest.
+
+    Parameters
+    ----------
+    sandbox_id : str
+    link : GuestLink
+        Started; the guest has dialled or will.
+    private_dir : Path
+        Directory of this sandbox that is never mounted in it (0700), for the kernel relay.
+    """
+
+    def __init__(
+        self, sandbox_id: str, link: GuestLink, private_dir: Path, log: logging.Logger
+    ) -> None:
+        self.sandbox_id = sandbox_id
+        self.link = link
+        self.files = GuestFiles(link)
+        self.bash = BashKernel(link)
+        self.python = PythonKernel(link, sandbox_id=sandbox_id, private_dir=private_dir, log=log)
+        self._log = log
+        self._warm_up: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.sandbox_id} {'gone' if self.gone else 'attached'}>"
+
+    @property
+    def gone(self) -> bool:
+        """Whether no stream to the guest is left."""
+        return not self.link.connected
+
+    async def run_bash(
+        self, call_id: str, command: str, timeout_seconds: float, emit: Emit, limit_bytes: int
+    ) -> Outcome:
+        """Run a command in the guest's bash kernel."""
+        return await self.bash.execute(
+            call_id, command, timeout_seconds=timeout_seconds, limit_bytes=limit_bytes, emit=emit
+        )
+
+    async def run_python(
+        self, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int
+    ) -> Outcome:
+        """Run code in the Python kernel; starts it if need be."""
+        return await self.python.execute(code, timeout_seconds, emit, limit_bytes)
+
+    def warm_up(self) -> None:
+        """Start the Python kernel in the background, a moment later: no first command waits."""
+        if self._warm_up is None:
+            self._warm_up = asyncio.ensure_future(self._start_python())
+
+    async def interrupt(self) -> int:
+        """End all running commands and interrupt the running cell; give how many there were."""
+        count = await self.bash.interrupt()
+        if self.python.is_busy:
+            await self.python.interrupt()
+            count += 1
+        return count
+
+    async def detach(self) -> None:
+        """Close this side; the sandbox goes on. Twice is once."""
+        if self._warm_up is not None:
+            self._warm_up.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._warm_up
+        await self.python.detach()
+        await self.link.close()
+
+    async def _start_python(self) -> None:
+        await asyncio.sleep(_KERNEL_HEAD_START_SECONDS)
+        try:
+            await self.python.ensure_started()
+        except Exception as exc:  # `python` tries again and reports
+            self._log.warning("sandbox %s: Python kernel: %s", self.sandbox_id, exc)

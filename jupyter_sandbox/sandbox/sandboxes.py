@@ -1,0 +1,189 @@
+"""All sandboxes of this installation: make, attach to, remove, list.
+
+Between the engine (environments) and ``Sandbox`` (what runs in one). It owns the host directories
+of each sandbox::
+
+    {runtime_dir}/{sandbox_id[:12]}/dial/       mounted read-only inside; our sockets
+    {runtime_dir}/{sandbox_id[:12]}/uploads/    mounted read-only at the uploads path
+    {runtime_dir}/{sandbox_id[:12]}/private/    never mounted; the kernel relay's sockets
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..engines.base import (
+    DIAL_TARGET,
+    GUEST_TARGET,
+    Engine,
+    EngineSandbox,
+    EngineState,
+    Mount,
+    Resources,
+    SandboxSpec,
+)
+from ..errors import Unavailable
+from .bundle import prepare_bundle
+from .link import GuestLink
+from .sandbox import Sandbox
+
+GUEST_ARGV = ("{python}", "-S", "-s", "-m", "sandbox_guest")
+
+
+@dataclass(frozen=True)
+class SandboxSettings:
+    """What all new sandboxes have in common; paths inside are absolute."""
+
+    server_id: str
+    runtime_dir: Path
+    start_timeout_seconds: float = 60.0
+    starts_at_once: int = 8
+    uploads_path: str = "/mnt/user-data/uploads"
+    workspace_path: str = "/workspace"
+    outputs_path: str = "/mnt/user-data/outputs"
+    resources: Resources = field(default_factory=Resources)
+    env: dict[str, str] = field(default_factory=dict)
+
+
+class Sandboxes:
+    """Makes and finds sandboxes.
+
+    Parameters
+    ----------
+    engine : Engine
+        Chosen at start; one for all.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: SandboxSettings, log: logging.Logger | None = None
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self._log = log or logging.getLogger(__name__)
+        self._socket_name = f"h{secrets.token_hex(4)}"
+        self._starts = asyncio.Semaphore(settings.starts_at_once)
+        self._bundle: Path | None = None
+
+    async def create(self, sandbox_id: str) -> Sandbox:
+        """Make a new environment and wait for its guest; on failure nothing is left.
+
+        Raises
+        ------
+        Unavailable
+            The engine refused, or the guest did not dial in time.
+        """
+        home = self._home(sandbox_id)
+        async with self._starts:
+            try:
+                sandbox = await self._open(sandbox_id)
+                await self.engine.start(await self._spec(sandbox_id))
+                await sandbox.link.wait_connected(self.settings.start_timeout_seconds)
+            except BaseException as exc:
+                await asyncio.shield(self._abandon(sandbox_id, home))
+                if isinstance(exc, OSError):
+                    raise Unavailable(
+                        "the sandbox's directories could not be made", detail=repr(exc)
+                    ) from exc
+                raise
+        self._log.info("sandbox %s: started on %s", sandbox_id, self.engine.name)
+        return sandbox
+
+    async def attach(self, sandbox_id: str, timeout_seconds: float = 10.0) -> Sandbox | None:
+        """Give a sandbox that another process (or an earlier one) made; None when it is not there."""
+        found = await self.engine.inspect(sandbox_id)
+        if found is None or found.state is EngineState.EXITED:
+            return None
+        if found.state is EngineState.PAUSED:
+            await self.engine.resume(sandbox_id)
+        sandbox = await self._open(sandbox_id)
+        try:
+            await sandbox.link.wait_connected(timeout_seconds)
+        except BaseException:
+            await asyncio.shield(sandbox.detach())
+            raise
+        return sandbox
+
+    async def remove(self, sandbox_id: str) -> None:
+        """End an environment and remove all it left. A missing one is fine."""
+        await self.engine.remove(sandbox_id)
+        await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id), True)
+
+    async def why_gone(self, sandbox_id: str) -> str:
+        """Give a sentence on what became of an environment, for the model."""
+        try:
+            found = await self.engine.inspect(sandbox_id)
+        except Unavailable:
+            return "its engine does not answer"
+        if found is None:
+            return "it had been removed"
+        if found.out_of_memory:
+            return "it ran out of memory"
+        return "it had stopped"
+
+    async def list(self) -> list[EngineSandbox]:
+        """Give all environments of this installation."""
+        return await self.engine.list(self.settings.server_id)
+
+    def _home(self, sandbox_id: str) -> Path:
+        return self.settings.runtime_dir / sandbox_id[:12]
+
+    async def _open(self, sandbox_id: str) -> Sandbox:
+        home = self._home(sandbox_id)
+        dial, private = home / "dial", home / "private"
+        for directory, mode in ((home, 0o711), (dial, 0o755), (private, 0o700)):
+            directory.mkdir(parents=True, exist_ok=True)
+            os.chmod(directory, mode)
+        uploads = home / "uploads"
+        uploads.mkdir(exist_ok=True)
+        os.chmod(uploads, 0o755)
+        _remove_dead_sockets(dial)
+        link = GuestLink(dial, self._socket_name, self._log)
+        await link.start()
+        return Sandbox(sandbox_id, link, private, self._log)
+
+    async def _spec(self, sandbox_id: str) -> SandboxSpec:
+        settings = self.settings
+        home = self._home(sandbox_id)
+        if self._bundle is None or not self._bundle.is_dir():
+            self._bundle = await asyncio.to_thread(prepare_bundle, settings.runtime_dir)
+        return SandboxSpec(
+            sandbox_id=sandbox_id,
+            server_id=settings.server_id,
+            dial_dir=home / "dial",
+            mounts=(
+                Mount(self._bundle, GUEST_TARGET),
+                Mount(home / "uploads", settings.uploads_path),
+            ),
+            writable_dirs=(settings.workspace_path, settings.outputs_path),
+            workdir=settings.workspace_path,
+            guest_argv=(*GUEST_ARGV, "--dial-dir", DIAL_TARGET),
+            env={"PYTHONPATH": GUEST_TARGET, **settings.env},
+            resources=settings.resources,
+        )
+
+    async def _abandon(self, sandbox_id: str, home: Path) -> None:
+        with contextlib.suppress(Unavailable):
+            await self.engine.remove(sandbox_id)
+        await asyncio.to_thread(shutil.rmtree, home, True)
+
+
+def _remove_dead_sockets(dial: Path) -> None:
+    """Unlink the sockets of server processes that are gone, so that the guest stops dialling them."""
+    for path in dial.glob("*.sock"):
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            pass
+        finally:
+            probe.close()

@@ -1,0 +1,36 @@
+"""The parts of a running server, as one value that handlers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jupyter_server.base.handlers import JupyterHandler
+
+from .conversations.conversations import Conversations
+from .engines.base import Engine
+from .models import Limits
+from .stores.database import Database
+from .tools.calls import Calls
+
+
+@dataclass(frozen=True)
+class Services:
+    """What handlers work with; made by ``app`` once per server.
+
+    Attributes
+    ----------
+    owner_of : callable
+        Gives the owner that the caller of a handler acts for.
+    engine_reason : str
+        Why this engine was chosen, or why there is none; safe to show.
+    """
+
+    database: Database
+    engine: Engine
+    engine_available: bool
+    engine_reason: str
+    conversations: Conversations
+    calls: Calls
+    limits: Limits
+    owner_of: Callable[[JupyterHandler], str]

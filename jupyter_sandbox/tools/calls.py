@@ -1,0 +1,311 @@
+"""Tool calls as things of their own: they run on when the client goes away, and end once.
+
+A call is recorded before it runs and with its result after. What a live call has put out so far is
+kept (bounded by the output limit) for clients that follow. After a restart of the server a command
+that still runs inside is followed again; what cannot be is ``lost``, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ..conversations.conversation import Conversation
+from ..conversations.conversations import Conversations
+from ..errors import LimitExceeded, NotFound, SandboxError, ToolError
+from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResult
+from ..stores.database import Database
+from ..stores.share_store import ShareStore
+from .bash import bash_result
+from .context import ToolContext
+from .registry import Prepared, prepare
+from .run import error_result, run_prepared, with_notice
+
+_GRACE = timedelta(seconds=60)
+_LOST = (
+    "exec failed: the result of this call was lost in a restart of the server. Files are kept; "
+    "check what the call has done before you repeat it."
+)
+
+
+class Call:
+    """A call that runs in this process, or did a moment ago.
+
+    Attributes
+    ----------
+    done : Future
+        Resolves with None when the call is over; it never raises.
+    """
+
+    def __init__(self, call_id: str, tool: str) -> None:
+        self.call_id = call_id
+        self.tool = tool
+        self.result: dict[str, JsonValue] | None = None
+        self.state = "running"
+        self.task: asyncio.Task[None] | None = None
+        self.started_at = datetime.now(UTC)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pieces: list[str] = []
+        self._changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Call {self.call_id} {self.tool} {self.state}>"
+
+    def emit(self, text: str) -> None:
+        """Take a piece of output."""
+        self._pieces.append(text)
+        self._changed.set()
+
+    def finish(self, result: dict[str, JsonValue], state: str = "finished") -> None:
+        """End the call; who waits goes on."""
+        self.result = result
+        self.state = state
+        if not self.done.done():
+            self.done.set_result(None)
+        self._changed.set()
+
+    async def follow(self) -> AsyncIterator[str]:
+        """Give the output from its beginning, as it comes."""
+        position = 0
+        while True:
+            self._changed.clear()
+            if position < len(self._pieces):
+                text = "".join(self._pieces[position:])
+                position = len(self._pieces)
+                yield text
+            elif self.done.done():
+                return
+            else:
+                await self._changed.wait()
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Give the JSON of SPEC.md 10."""
+        head: dict[str, JsonValue] = {
+            "call_id": self.call_id,
+            "tool": self.tool,
+            "state": self.state,
+            "started_at": self.started_at.isoformat(),
+        }
+        return {**head, **(self.result or {})}
+
+
+class Calls:
+    """All calls of this server process.
+
+    Parameters
+    ----------
+    limits : Limits
+        Of every call.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        database: Database,
+        shares: ShareStore,
+        limits: Limits,
+        log: logging.Logger,
+    ) -> None:
+        self._conversations = conversations
+        self._database = database
+        self._shares = shares
+        self._limits = limits
+        self._log = log
+        self._live: dict[tuple[str, str], Call] = {}
+        self._running: dict[str, int] = {}
+
+    async def start(
+        self, record: ConversationRecord, tool: str, body: Mapping[str, Any]
+    ) -> Call:
+        """Begin a call; a refused one is over at once and touches no sandbox.
+
+        Raises
+        ------
+        LimitExceeded
+            Too many calls of this conversation run already.
+        """
+        call = Call(str(uuid.uuid4()), tool)
+        try:
+            prepared = prepare(tool, body, self._limits)
+        except ToolError as exc:
+            call.finish({**error_result(exc).to_json(), "duration_seconds": 0.0})
+            return call
+        conversation_id = record.conversation_id
+        if self._running.get(conversation_id, 0) >= self._limits.calls_at_once:
+            raise LimitExceeded(
+                f"{self._limits.calls_at_once} calls of this conversation run already; "
+                "wait for one to end.",
+                retry_after_seconds=1,
+            )
+        self._begin(conversation_id, call, self._run(call, record, prepared))
+        return call
+
+    async def fetch(
+        self, record: ConversationRecord, call_id: str, wait_seconds: float
+    ) -> dict[str, JsonValue]:
+        """Give the state of a call and, when it is over, its result."""
+        call = self._live.get((record.conversation_id, call_id))
+        if call is None:
+            stored = await self._stored(record, call_id)
+            if stored.state != "running":
+                return _stored_json(stored)
+            call = await self._resume(record, stored)
+            if call is None:
+                return _stored_json(await self._stored(record, call_id))
+        if wait_seconds:
+            await asyncio.wait([call.done], timeout=wait_seconds)
+        return call.to_json()
+
+    async def cancel(self, record: ConversationRecord, call_id: str) -> None:
+        """End a running call; one that is over stays as it is."""
+        call = self._live.get((record.conversation_id, call_id))
+        if call is None:
+            stored = await self._stored(record, call_id)
+            if stored.state != "running" or stored.tool != "bash":
+                return
+        live = self._conversations.live(record.conversation_id)
+        tool = call.tool if call is not None else "bash"
+        if tool in ("bash", "python"):
+            async with live.use() as sandbox:
+                if tool == "bash":
+                    await sandbox.bash.interrupt(call_id)
+                else:
+                    await sandbox.python.interrupt()
+        elif call is not None and call.task is not None:
+            call.task.cancel()
+
+    async def close(self) -> None:
+        """Stop following all calls, for the server's stop; commands inside go on."""
+        tasks = [call.task for call in self._live.values() if call.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+
+    def _begin(self, conversation_id: str, call: Call, work: Any) -> None:
+        key = (conversation_id, call.call_id)
+        self._live[key] = call
+        self._running[conversation_id] = self._running.get(conversation_id, 0) + 1
+        call.task = asyncio.ensure_future(work)
+
+        def over(_: object) -> None:
+            self._live.pop(key, None)
+            self._running[conversation_id] -= 1
+            if not self._running[conversation_id]:
+                del self._running[conversation_id]
+            if not call.done.done():  # cancelled with the server: the record says "running"
+                call.finish({**error_result(ToolError(_LOST, code="lost")).to_json()}, "lost")
+
+        call.task.add_done_callback(over)
+
+    async def _run(self, call: Call, record: ConversationRecord, prepared: Prepared) -> None:
+        recording = asyncio.ensure_future(
+            self._database.begin_call(record.conversation_id, call.call_id, call.tool)
+        )
+        live = self._conversations.live(record.conversation_id)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            async with live.use() as sandbox:
+                context = ToolContext(
+                    conversation_id=record.conversation_id,
+                    call_id=call.call_id,
+                    sandbox=sandbox,
+                    limits=self._limits,
+                    shares=self._shares,
+                    database=self._database,
+                    emit=call.emit,
+                )
+                result = await run_prepared(context, prepared)
+        except SandboxError as exc:
+            result = error_result(exc)
+        except Exception:
+            error_id = uuid.uuid4().hex[:12]
+            self._log.exception("call %s: internal error %s", call.call_id, error_id)
+            result = error_result(
+                ToolError(f"exec failed: internal error {error_id}.", code="internal_error")
+            )
+        await self._end(call, record, live, result, loop.time() - started, recording)
+
+    async def _end(
+        self,
+        call: Call,
+        record: ConversationRecord,
+        live: Conversation,
+        result: ToolResult,
+        seconds: float,
+        recording: asyncio.Future[CallRecord] | None,
+    ) -> None:
+        """Record the result and answer; a database that fails costs the record, not the answer."""
+        shape: dict[str, JsonValue] = {}
+        try:
+            if recording is not None:
+                await recording
+            if record.notice or live.has_notice:
+                live.has_notice = False
+                notice = await self._database.take_notice(record.conversation_id)
+                result = with_notice(result, notice)
+            shape = {**result.to_json(), "duration_seconds": round(seconds, 4)}
+            await self._database.finish_call(call.call_id, shape)
+        except SandboxError as exc:
+            self._log.warning("call %s: not recorded: %s %s", call.call_id, exc, exc.detail)
+        shape = shape or {**result.to_json(), "duration_seconds": round(seconds, 4)}
+        call.finish(shape)
+
+    async def _resume(self, record: ConversationRecord, stored: CallRecord) -> Call | None:
+        """Follow a command that an earlier server process began; None when that cannot be."""
+        timeout = self._limits.command_seconds
+        if stored.tool != "bash":
+            if datetime.now(UTC) - stored.started_at > timedelta(seconds=timeout) + _GRACE:
+                await self._lose(stored)
+            return None
+        call = Call(stored.call_id, stored.tool)
+        call.started_at = stored.started_at
+        self._begin(record.conversation_id, call, self._follow_again(call, record, stored))
+        return call
+
+    async def _follow_again(
+        self, call: Call, record: ConversationRecord, stored: CallRecord
+    ) -> None:
+        live = self._conversations.live(record.conversation_id)
+        outcome = None
+        async with live.use() as sandbox:
+            outcome = await sandbox.bash.attach(
+                call.call_id,
+                timeout_seconds=self._limits.command_seconds,
+                limit_bytes=self._limits.output_bytes,
+                emit=call.emit,
+            )
+        if outcome is None:
+            shape = await self._lose(stored)
+            call.finish(shape, "lost")
+            return
+        result = bash_result(outcome, self._limits)
+        await self._end(call, record, live, result, outcome.duration_seconds, None)
+
+    async def _lose(self, stored: CallRecord) -> dict[str, JsonValue]:
+        shape = error_result(ToolError(_LOST, code="lost")).to_json()
+        await self._database.finish_call(stored.call_id, shape, "lost")
+        return shape
+
+    async def _stored(self, record: ConversationRecord, call_id: str) -> CallRecord:
+        stored = await self._database.call(record.conversation_id, call_id)
+        if stored is None:
+            raise NotFound("There is no such call.")
+        return stored
+
+
+def _stored_json(stored: CallRecord) -> dict[str, JsonValue]:
+    shape: dict[str, JsonValue] = {
+        "call_id": stored.call_id,
+        "tool": stored.tool,
+        "state": stored.state,
+        "started_at": stored.started_at.isoformat(),
+    }
+    if stored.finished_at is not None:
+        shape["finished_at"] = stored.finished_at.isoformat()
+    return {**shape, **(stored.result or {})}
