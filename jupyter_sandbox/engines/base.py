@@ -64,9 +64,11 @@ class SandboxSpec:
     server_id : str
         Which installation it belongs to, for ``list`` (a label; ``[0-9a-f]``).
     dial_dir : Path
-        Host directory with the host's sockets, mounted read-only at ``DIAL_TARGET``.
+        Host directory with the host's sockets, mounted read-only at ``DIAL_TARGET``. Mode 0755:
+        the sandbox's user is another; a directory above it keeps others out.
     mounts : sequence of Mount
-        Further read-only mounts: the guest bundle at ``GUEST_TARGET``, uploads.
+        Further read-only mounts: the guest bundle at ``GUEST_TARGET``, uploads. Sources are
+        directories that exist, also 0755.
     writable_dirs : sequence of str
         Absolute paths inside that must exist and be private and writable (workspace, outputs).
     workdir : str
@@ -96,7 +98,10 @@ class EngineSandbox:
     """One environment as the engine sees it.
 
     ``handle`` is the engine's own id (container id, process id) for log lines; callers use
-    ``sandbox_id`` everywhere.
+    ``sandbox_id`` everywhere. ``exit_code`` is of PID 1, 128 + n for signal n; None while it runs
+    or when nobody knows. ``out_of_memory`` means that the kernel has killed a process in it for
+    memory, as far as the engine learns of it: with docker when PID 1 has ended, with bubblewrap
+    at once. It stays true until the environment is removed.
     """
 
     sandbox_id: str
@@ -129,13 +134,15 @@ class Engine(ABC):
 
     @abstractmethod
     async def check(self) -> EngineHealth:
-        """Say whether this engine works here. Called at start and by health checks; never raises."""
+        """Say whether this engine works here. For start-up and health checks; never raises."""
 
     @abstractmethod
     async def start(self, spec: SandboxSpec) -> EngineSandbox:
-        """Create and start the environment; give the running one if it is there already.
+        """Create and start the environment; give the one that is there already if it runs.
 
-        When it raises, nothing is left behind. Called once per provisioning, under a lock.
+        A paused one is given as it is; one that has exited is removed and made anew, empty. Does
+        not wait for the guest. When it raises, nothing is left behind. Called once per
+        provisioning, under a lock.
         """
 
     @abstractmethod

@@ -75,7 +75,6 @@ class GuestStream:
         self.writer = writer
         self.target = ""
         self._decoder = FrameDecoder()
-        self._frames: deque[Frame] = deque()
         self._eof: asyncio.Task[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -102,16 +101,18 @@ class GuestStream:
         Unavailable
             The stream ended, or the guest broke the framing.
         """
-        while not self._frames:
-            try:
+        try:
+            while True:
+                frame: Frame | None = self._decoder.next_frame()
+                if frame is not None:
+                    return frame
                 data = await self.reader.read(_READ_BYTES)
                 if not data:
                     raise Unavailable("the sandbox closed the connection")
-                self._frames.extend(self._decoder.feed(data))
-            except (OSError, FrameError) as exc:
-                self.close()
-                raise Unavailable("the connection to the sandbox broke", detail=repr(exc)) from exc
-        return self._frames.popleft()
+                self._decoder.push(data)
+        except (OSError, FrameError) as exc:
+            self.close()
+            raise Unavailable("the connection to the sandbox broke", detail=repr(exc)) from exc
 
     async def call(self, body: dict[str, Any], payload: bytes = b"") -> Frame:
         """Send a request, give its ``ok`` frame.

@@ -82,15 +82,14 @@ class FrameDecoder:
             A length over the bounds, JSON that does not parse or is no object, or bytes after an
             earlier error.
         """
+        self.push(data)
+        return list(self._frames())
+
+    def push(self, data: bytes) -> None:
+        """Take bytes for `next_frame`: what follows a frame may be no frame (a raw stream)."""
         if self._broken:
             raise FrameError("the stream is broken")
         self._buffer += data
-        try:
-            return list(self._frames())
-        except FrameError:
-            self._broken = True
-            self._buffer.clear()
-            raise
 
     def take_rest(self) -> bytes:
         """Give and forget the bytes after the last frame, for a stream that goes on raw."""
@@ -107,6 +106,14 @@ class FrameDecoder:
 
     def next_frame(self) -> Any:
         """Give one complete frame from what was fed, or None; the rest stays for later."""
+        try:
+            return self._next_frame()
+        except FrameError:
+            self._broken = True
+            self._buffer.clear()
+            raise
+
+    def _next_frame(self) -> Any:
         buffer = self._buffer
         if len(buffer) < _PRELUDE.size:
             return None

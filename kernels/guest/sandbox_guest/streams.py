@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections import deque
-from typing import Any, Deque, Dict
+from typing import Any, Dict
 
 from .frames import Frame, FrameDecoder, FrameError, encode
 
@@ -26,7 +25,6 @@ class Stream:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._decoder = FrameDecoder()
-        self._frames: Deque[Frame] = deque()
         self._send_lock = threading.Lock()
 
     def send(self, body: Dict[str, Any], payload: bytes = b"") -> None:
@@ -40,15 +38,17 @@ class Stream:
 
     def receive(self) -> Frame:
         """Give the next frame; raise ``StreamClosed`` at the end."""
-        while not self._frames:
-            try:
+        try:
+            while True:
+                frame: "Frame | None" = self._decoder.next_frame()
+                if frame is not None:
+                    return frame
                 data = self.socket.recv(_READ_BYTES)
                 if not data:
                     raise StreamClosed("end of stream")
-                self._frames.extend(self._decoder.feed(data))
-            except (OSError, FrameError) as exc:
-                raise StreamClosed(str(exc)) from None
-        return self._frames.popleft()
+                self._decoder.push(data)
+        except (OSError, FrameError) as exc:
+            raise StreamClosed(str(exc)) from None
 
     def take_rest(self) -> bytes:
         """Give the bytes after the last frame, for a stream that goes on raw."""

@@ -60,8 +60,8 @@ def _cut(
     lines = kind.count_lines(data)
     if data and not data.endswith(kind.newline):
         lines += 1
-    if len(data) == kind.bom_bytes and first == 1:
-        lines = 0
+    if not whole.total_lines:
+        lines = 0  # there may be a byte order mark
     total = whole.total_lines if whole.complete else None
     next_line = first + lines if truncated else None
     if next_line is not None and total is not None and next_line > total:

@@ -62,7 +62,8 @@ class _Lister:
         """Take up a directory; give the number of its direct entries, None if unreadable."""
         room = self._room - len(self.entries)
         counts = _Counts()
-        kept = heapq.nsmallest(room, (e.name for e in self._visible(directory, counts)))
+        names = (entry.name for entry in self._visible(directory, counts))
+        kept = heapq.nsmallest(max(1, room), names)[: max(0, room)]
         if counts.visible > len(kept):
             self.more += counts.visible - len(kept)
             if depth > 1:

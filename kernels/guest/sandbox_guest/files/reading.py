@@ -10,7 +10,7 @@ from .opening import modified_at, opened, read_at
 from .paths import existing, kind_of, real, shown
 from .requests import Request
 
-_LAST_OFFSET = 2**63 - 1
+_LAST_OFFSET = 2**62
 
 
 def stat(request: Request) -> Tuple[Dict[str, Any], bytes]:

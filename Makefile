@@ -1,0 +1,50 @@
+# Two commands for a new user: `make run` and `make test`. Everything they need is set up first.
+VENV := .venv
+PY := $(VENV)/bin/python
+PORT ?= 8888
+# A token of your own: make run TOKEN=…; else a new one each time.
+TOKEN ?= $(shell python3 -c 'import secrets; print(secrets.token_hex(16))')
+# A company's private certificate authority, for the image and the sandboxes.
+EXTRA_CA ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
+
+.PHONY: run test test-fast lint demo bench image clean
+
+$(VENV)/.ready: pyproject.toml
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -e '.[dev,demo]'
+	touch $@
+
+run: $(VENV)/.ready
+	$(VENV)/bin/jupyter server --no-browser --ip=127.0.0.1 --port=$(PORT) \
+	  --IdentityProvider.token=$(TOKEN) $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+
+# The image for the docker engine. On a machine that reaches no image registry the base image is
+# made with mmdebstrap.
+image: $(VENV)/.ready
+	$(VENV)/bin/jupyter sandbox build-image --if-missing --bootstrap-base \
+	  $(if $(EXTRA_CA),--extra-ca-bundle=$(EXTRA_CA))
+
+# Everything, on both engines. Needs root (or a Docker Engine that is there already).
+test: $(VENV)/.ready
+	bash .ci/bootstrap.sh
+	$(MAKE) image
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+# What needs neither Docker nor bubblewrap.
+test-fast: $(VENV)/.ready
+	$(PY) -m pytest -m 'not docker and not bubblewrap and not slow' $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+demo: $(VENV)/.ready
+	$(VENV)/bin/jupyter sandbox demo $(ARGS)
+
+bench: $(VENV)/.ready
+	$(PY) -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output

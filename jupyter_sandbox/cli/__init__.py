@@ -1,0 +1,1 @@
+"""The command line, ``jupyter sandbox ...``: knows the parts it runs; no part knows it."""

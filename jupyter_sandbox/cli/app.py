@@ -1,0 +1,39 @@
+"""``jupyter sandbox``: the list of the subcommands. Each is an application in its own file."""
+
+from __future__ import annotations
+
+import sys
+
+from jupyter_core.application import JupyterApp
+
+from jupyter_sandbox import __version__
+
+
+class SandboxCLI(JupyterApp):
+    """Run a subcommand; without one, say which there are and fail."""
+
+    name = "jupyter-sandbox"
+    version = __version__
+    description = "A private Linux machine for every conversation with an AI assistant."
+    examples = "jupyter sandbox build-image   # make the container image for the Docker engine"
+    # Strings, so that `jupyter sandbox --help` need not import what it does not run.
+    subcommands = {  # noqa: RUF012
+        "build-image": (
+            "jupyter_sandbox.cli.build_image.BuildImageApp",
+            "Build the container image that the Docker engine makes sandboxes from.",
+        ),
+    }
+
+    def start(self) -> None:
+        """Hand over to the subcommand."""
+        super().start()  # raises NoStart when there was one
+        self.print_help()
+        if self.extra_args:
+            print(f"\nThere is no subcommand {self.extra_args[0]!r}.", file=sys.stderr)
+        self.exit(1)
+
+
+main = SandboxCLI.launch_instance
+
+if __name__ == "__main__":
+    main()

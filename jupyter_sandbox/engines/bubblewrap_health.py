@@ -1,0 +1,42 @@
+"""What to say of bubblewrap on this host: limits that nobody enforces, and why it cannot work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+_UNENFORCED = {
+    "memory": "memory is limited for each process only, not for a sandbox as a whole",
+    "cpu": "processor time is not limited",
+    "pids": "the number of processes is limited by a resource limit, not by a control group",
+    "freezer": "a sandbox is paused by signals, which its processes can notice",
+}
+
+# A switch of the kernel, the value that forbids user namespaces, and how to say so.
+_SWITCHES = (
+    ("user/max_user_namespaces", "0", "user.max_user_namespaces is 0"),
+    ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone is 0"),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "AppArmor forbids user namespaces (kernel.apparmor_restrict_unprivileged_userns is 1)",
+    ),
+)
+
+
+def warnings(missing: Iterable[str], is_root: bool) -> tuple[str, ...]:
+    """Give a sentence for each controller that no control group offers here."""
+    found = [_UNENFORCED[name] for name in missing]
+    if found and not is_root:
+        found.append("delegate control groups to this user (systemd: Delegate=yes) for full limits")
+    return tuple(found)
+
+
+def why_not(switches: Path = Path("/proc/sys")) -> str:
+    """Give the usual reason why namespaces cannot be made, as far as the kernel tells."""
+    for name, forbidding, sentence in _SWITCHES:
+        with contextlib.suppress(OSError):
+            if (switches / name).read_text().strip() == forbidding:
+                return sentence
+    return "the system refuses new namespaces, as most containers do; the log has its answer"

@@ -1,0 +1,30 @@
+"""The base of engines that administrators configure: an ``Engine`` that is a ``Configurable``."""
+
+from __future__ import annotations
+
+import os
+from abc import ABCMeta
+from typing import Any
+
+from traitlets import Unicode
+from traitlets.config import LoggingConfigurable
+from traitlets.traitlets import MetaHasTraits
+
+from .base import Engine
+
+
+class _EngineMeta(MetaHasTraits, ABCMeta):
+    """Traits and abstract methods in one class."""
+
+
+class ConfigurableEngine(LoggingConfigurable, Engine, metaclass=_EngineMeta):
+    """An engine with traits and ``self.log``."""
+
+
+class DirectoryTrait(Unicode[str, Any]):
+    """The path of a directory: a string or a ``Path``; ``~`` is the home."""
+
+    def validate(self, obj: Any, value: Any) -> str:
+        """Give it as an absolute string."""
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return os.path.abspath(os.path.expanduser(super().validate(obj, text)))

@@ -1,0 +1,154 @@
+"""The container of one sandbox as the Docker Engine API wants it, each setting with its why.
+
+Pure: looks at nothing, calls nothing. Source of the fields:
+https://docs.docker.com/reference/api/engine/version/v1.41/#operation/ContainerCreate (Podman serves
+the same); of the choices: the project's security reference, section 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..models import JsonValue
+from .base import DIAL_TARGET, SandboxSpec
+
+LABEL_ID = "jupyter-sandbox.id"
+LABEL_SERVER = "jupyter-sandbox.server"
+PYTHON = "python3"
+
+# What apt, dpkg and servers that drop their privileges need inside the container, and no more: with
+# these, installs behave as with Docker's own set. Left out: NET_RAW, NET_BIND_SERVICE, MKNOD,
+# SYS_CHROOT, AUDIT_WRITE, SETPCAP.
+CAPABILITIES = (
+    "CHOWN",  # packages' files get their owners
+    "DAC_OVERRIDE",  # root reads and writes files of the other users inside
+    "FOWNER",  # ... and changes their modes and times
+    "SETUID",  # apt fetches as _apt, servers drop to their user
+    "SETGID",
+    "FSETID",  # setgid programs keep their bit when they are installed
+    "KILL",  # the guest ends what runs as another user inside
+    "SETFCAP",  # packages that set file capabilities (ping)
+)
+
+
+@dataclass(frozen=True)
+class DockerSettings:
+    """What of the daemon and of the engine's traits decides how containers are made.
+
+    Attributes
+    ----------
+    image : str
+        Name or digest; never pulled.
+    oci_runtime : str
+        ``"runsc"`` for gVisor; "" for the daemon's default.
+    api_version : tuple of int
+        That both sides speak, e.g. ``(1, 41)``.
+    limits_swap : bool
+        Whether the kernel accounts for swap. Without it a swap limit is refused or ignored.
+    """
+
+    image: str
+    oci_runtime: str = ""
+    api_version: tuple[int, ...] = (1, 41)
+    limits_swap: bool = True
+
+
+def container_name(sandbox_id: str) -> str:
+    """Give the container's name: making a second one of the same name is refused (409)."""
+    return f"jsbx-{sandbox_id}"
+
+
+def create_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonValue]:
+    """Give the body of ``POST /containers/create``."""
+    return {
+        "Image": settings.image,
+        # As entrypoint, so that nothing of the image's own runs. The guest is PID 1 and reaps.
+        "Entrypoint": [PYTHON if part == "{python}" else part for part in spec.guest_argv],
+        "Cmd": [],
+        # The spec's and no more; PATH and HOME are the image's.
+        "Env": [f"{name}={value}" for name, value in spec.env.items()],
+        "WorkingDir": spec.workdir,  # a fixed path, never a link to a descriptor (CVE-2024-21626)
+        "Hostname": spec.hostname,
+        "Labels": {LABEL_ID: spec.sandbox_id, LABEL_SERVER: spec.server_id},
+        "Tty": False,
+        "OpenStdin": False,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "StopTimeout": 5,
+        # The writable directories need no volumes: they are in the container's own layer.
+        "HostConfig": _host_config(spec, settings),
+    }
+
+
+def _host_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonValue]:
+    config: dict[str, JsonValue] = {
+        **_isolation(),
+        **_limits(spec, settings),
+        "Mounts": _mounts(spec),
+        "Tmpfs": {
+            # Python, npm and others run programs from /tmp; Docker's default would be noexec.
+            "/tmp": f"rw,exec,nosuid,nodev,size={spec.resources.tmp_bytes},mode=1777",
+            # Pid files and sockets of servers; the dial directory is mounted above it.
+            "/run": "rw,nosuid,nodev,size=16m,mode=755",
+        },
+        # A container's stdout would fill the host's disk (4 MiB as json-file became 144 MB).
+        "LogConfig": {"Type": "none", "Config": {}},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},  # we decide when to start anew
+        "AutoRemove": False,  # how it ended must be readable afterwards
+        "Init": False,  # the guest is the init
+    }
+    if settings.oci_runtime:
+        config["Runtime"] = settings.oci_runtime
+    if settings.api_version >= (1, 41):
+        config["CgroupnsMode"] = "private"  # the host's cgroup paths are not visible
+    return config
+
+
+def _isolation() -> dict[str, JsonValue]:
+    return {
+        "NetworkMode": "none",  # loopback only; the way out is a unix socket
+        "IpcMode": "private",  # no shared memory with others
+        "CapDrop": ["ALL"],
+        "CapAdd": list(CAPABILITIES),
+        # setuid programs gain nothing. The daemon's seccomp and AppArmor profiles stay in force.
+        "SecurityOpt": ["no-new-privileges"],
+        "Privileged": False,
+        # Never "UsernsMode": "host": on a remapping daemon it would give the host's root back and
+        # make the control groups writable.
+    }
+
+
+def _limits(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonValue]:
+    resources = spec.resources
+    limits: dict[str, JsonValue] = {
+        "Memory": resources.memory_bytes,
+        "NanoCpus": int(resources.cpus * 1_000_000_000),
+        "PidsLimit": resources.processes,  # threads count too: a fork bomb ends here
+        "OomScoreAdj": 500,  # when the host runs out of memory, a sandbox goes before the server
+        "ShmSize": resources.shm_bytes,
+        "Ulimits": [
+            {"Name": "nofile", "Soft": resources.open_files, "Hard": resources.open_files},
+            {"Name": "core", "Soft": 0, "Hard": 0},
+            # One file; also stops sparse files of many terabytes.
+            {"Name": "fsize", "Soft": resources.file_bytes, "Hard": resources.file_bytes},
+        ],
+    }
+    if settings.limits_swap:
+        limits["MemorySwap"] = resources.memory_bytes  # memory and swap together: no swap
+    return limits
+
+
+def _mounts(spec: SandboxSpec) -> list[JsonValue]:
+    mounts = {mount.target: mount.source for mount in spec.mounts} | {DIAL_TARGET: spec.dial_dir}
+    return [
+        {
+            # Unlike "Binds", a mount whose source is missing is refused, not made by root.
+            "Type": "bind",
+            "Source": str(source),
+            "Target": target,
+            "ReadOnly": True,  # connecting to a socket works, replacing one does not
+            "BindOptions": {"Propagation": "rprivate"},
+        }
+        for target, source in mounts.items()
+    ]

@@ -1,0 +1,206 @@
+"""Where database work runs: threads of its own, never the event loop.
+
+SQLite has one thread with one connection, so writers of this process queue here instead of waiting
+for each other's file lock; other databases have a small pool. Every connection is in autocommit
+mode: each operation of the database is one statement, or a compare-and-set that is tried again.
+The rule: no exception of SQLAlchemy or Alembic leaves this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from ..errors import SandboxError, Unavailable
+from .migrating import bring_up_to_date
+
+T = TypeVar("T")
+
+_BUSY_SECONDS = 5
+_POOL = 4
+
+
+class Connections:
+    """Runs work on a connection to ``db_url``.
+
+    Parameters
+    ----------
+    db_url : str
+        A SQLAlchemy URL, e.g. ``sqlite:////var/lib/x/sandbox.db`` or ``sqlite://`` (in memory).
+    """
+
+    def __init__(self, db_url: str) -> None:
+        self._url = _parse(db_url)
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._executor = ThreadPoolExecutor(
+            1 if self._sqlite else _POOL, thread_name_prefix="sandbox-database"
+        )
+        self._engine: sa.Engine | None = None
+        self._single: sa.Connection | None = None  # only touched in the one thread of SQLite
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._engine is not None else "new"
+        return f"<Connections {self._url.render_as_string(hide_password=True)} {state}>"
+
+    async def open(self) -> None:
+        """Connect, and create or migrate the tables. Twice is once."""
+        await self._submit(self._open)
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` in a thread with a connection; give what it gives.
+
+        Raises
+        ------
+        Unavailable
+            The database does not answer, or it is not open.
+        """
+        return await self._submit(lambda: self._work(work))
+
+    async def close(self) -> None:
+        """Disconnect and end the threads, after the work that is under way. Twice is once."""
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        await asyncio.shield(loop.run_in_executor(self._executor, self._close))
+        self._executor.shutdown(wait=False)
+
+    async def _submit(self, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise Unavailable("the sandbox database is closed", status=503)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, _translated, work)
+
+    def _work(self, work: Callable[[sa.Connection], T]) -> T:
+        if self._engine is None:
+            raise Unavailable("the sandbox database is not open", status=503)
+        if not self._sqlite:
+            with self._engine.connect() as connection:
+                return work(connection)
+        if self._single is None or self._single.closed:
+            self._single = _connect_sqlite(self._engine)
+        try:
+            return work(self._single)
+        except SQLAlchemyError:
+            self._drop_single()  # the next one connects anew
+            raise
+
+    def _open(self) -> None:
+        if self._engine is not None:
+            return
+        if self._sqlite:
+            _create_private(self._url.database)
+            # hide_parameters: results of calls must not get into a log.
+            engine = sa.create_engine(
+                self._url,
+                poolclass=NullPool,
+                isolation_level="AUTOCOMMIT",
+                hide_parameters=True,
+                connect_args={"timeout": _BUSY_SECONDS},
+            )
+            single = _connect_sqlite(engine)
+            try:
+                bring_up_to_date(single)
+            except BaseException:
+                single.close()
+                engine.dispose()
+                raise
+            self._single = single
+        else:
+            plain = sa.create_engine(
+                self._url, pool_size=_POOL, pool_pre_ping=True, hide_parameters=True
+            )
+            try:
+                with plain.begin() as connection:
+                    bring_up_to_date(connection)
+            except BaseException:
+                plain.dispose()
+                raise
+            engine = plain.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = engine
+
+    def _drop_single(self) -> None:
+        single, self._single = self._single, None
+        if single is not None and self._url.database not in (None, "", ":memory:"):
+            with contextlib.suppress(SQLAlchemyError):
+                single.close()
+        elif single is not None:  # in memory the connection is the database
+            single.rollback()
+            self._single = single
+
+    def _close(self) -> None:
+        with contextlib.suppress(SQLAlchemyError):
+            if self._single is not None:
+                self._single.close()
+            if self._engine is not None:
+                self._engine.dispose()
+        self._single = self._engine = None
+
+
+def _parse(db_url: str) -> URL:
+    try:
+        return sa.make_url(db_url)
+    except ArgumentError as exc:
+        raise Unavailable("db_url is not a database URL", status=503) from exc
+
+
+def _translated(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except SandboxError:
+        raise
+    except NoSuchModuleError as exc:
+        raise Unavailable("no driver for db_url is installed", status=503, detail=str(exc)) from exc
+    except OperationalError as exc:
+        raise Unavailable("the sandbox database does not answer", detail=str(exc)) from exc
+    except SQLAlchemyError as exc:
+        raise Unavailable("the sandbox database failed", detail=str(exc)) from exc
+    except Exception as exc:
+        if type(exc).__module__.partition(".")[0] != "alembic" and not isinstance(exc, OSError):
+            raise
+        text = "the sandbox database cannot be opened or brought up to date by this version"
+        raise Unavailable(text, status=503, detail=str(exc)) from exc
+
+
+def _create_private(path: str | None) -> None:
+    """Make the file ours alone; its journal files take over the mode."""
+    if path and path != ":memory:" and not path.startswith("file:"):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _connect_sqlite(engine: sa.Engine) -> sa.Connection:
+    connection = engine.connect()
+    try:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+        _use_wal(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sa.Connection) -> None:
+    """Switch to a write-ahead log. The switch itself does not wait for others, so we do."""
+    ends_at = time.monotonic() + _BUSY_SECONDS
+    while connection.exec_driver_sql("PRAGMA journal_mode").scalar() not in ("wal", "memory"):
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        except OperationalError:
+            if time.monotonic() > ends_at:
+                raise
+            time.sleep(0.01)
+        else:
+            break  # a file system without shared memory stays as it is

@@ -1,0 +1,1 @@
+"""The Alembic environment: what brings a database of an earlier version up to date."""

@@ -1,0 +1,91 @@
+"""The tables, as SQLAlchemy Core sees them.
+
+The rule: every change here has a migration in ``migrations/versions`` (a test compares the two) and
+a new ``HEAD``. Times are whole microseconds since 1970 (they sort and compare everywhere alike) and
+come back as aware UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+HEAD = "0001"
+"""The newest revision in ``migrations/versions``."""
+
+metadata = sa.MetaData()
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+conversations = sa.Table(
+    "conversations",
+    metadata,
+    sa.Column("conversation_id", sa.String(36), primary_key=True),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("key", sa.String(255), nullable=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("used_at", sa.BigInteger, nullable=False),
+    sa.Column("engine", sa.String(64), nullable=False),
+    sa.Column("sandbox_id", sa.String(32), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("notice", sa.Text, nullable=False),
+    sa.Column("claimed_by", sa.String(64), nullable=False),
+    sa.Column("claimed_until", sa.BigInteger, nullable=True),
+    # NULL keys are distinct from each other: conversations without a key are unlimited.
+    sa.UniqueConstraint("owner", "key", name="conversations_owner_key"),
+    sa.Index("conversations_by_owner", "owner", "created_at", "conversation_id"),
+)
+
+calls = sa.Table(
+    "calls",
+    metadata,
+    sa.Column("call_id", sa.String(36), primary_key=True),
+    sa.Column(
+        "conversation_id",
+        sa.String(36),
+        sa.ForeignKey("conversations.conversation_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("tool", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("finished_at", sa.BigInteger, nullable=True),
+    sa.Column("result", sa.Text, nullable=True),
+    sa.Index("calls_by_conversation", "conversation_id", "started_at"),
+)
+
+shares = sa.Table(
+    "shares",
+    metadata,
+    sa.Column("share_id", sa.String(36), primary_key=True),
+    sa.Column(
+        "conversation_id",
+        sa.String(36),
+        sa.ForeignKey("conversations.conversation_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("media_type", sa.String(127), nullable=False),
+    sa.Column("preview", sa.String(16), nullable=False),
+    sa.Column("stored_name", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("conversation_id", "path", "version", name="shares_path_version"),
+)
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Give the column value of an aware time."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """Give the aware UTC time of a column value."""
+    return _EPOCH + value * _MICROSECOND

@@ -1,0 +1,146 @@
+"""The statements of the database, built once: SQLAlchemy then only looks up their compiled form.
+
+The rule: every statement is atomic by itself; what must not be overtaken carries its condition in
+the WHERE clause, and the row count says whether it held.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from .schema import calls, conversations, shares
+
+c = conversations.c
+_ID = c.conversation_id == bindparam("id")
+
+
+def _param(name: str) -> sa.BindParameter[Any]:
+    return bindparam(f"new_{name}")
+
+
+# --- conversations
+INSERT_CONVERSATION = sa.insert(conversations)
+SELECT_CONVERSATION = sa.select(conversations).where(_ID)
+SELECT_BY_KEY = sa.select(conversations).where(
+    c.owner == bindparam("owner"), c.key == bindparam("key")
+)
+SELECT_PAGE = (
+    sa.select(conversations)
+    .where(
+        c.owner == bindparam("owner"),
+        sa.or_(
+            c.created_at < bindparam("before_at"),
+            sa.and_(c.created_at == bindparam("before_at"), c.conversation_id < bindparam("id")),
+        ),
+    )
+    .order_by(c.created_at.desc(), c.conversation_id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+SELECT_WITH_SANDBOX = sa.select(conversations).where(c.sandbox_id != "")
+RENAME = sa.update(conversations).where(_ID).values(title=_param("title"))
+TOUCH = (
+    sa.update(conversations)
+    .where(_ID, c.used_at < _param("used_at"))
+    .values(used_at=_param("used_at"))
+)
+DELETE_CONVERSATION = sa.delete(conversations).where(_ID)
+
+# --- who provisions
+_CLAIMED = sa.and_(_ID, c.state == "starting", c.claimed_by == bindparam("server"))
+CLAIM = (
+    sa.update(conversations)
+    .where(
+        _ID,
+        sa.or_(
+            c.state.in_(["absent", "terminated", "error"]),
+            sa.and_(
+                c.state == "starting",
+                sa.or_(c.claimed_until.is_(None), c.claimed_until < bindparam("now")),
+            ),
+        ),
+    )
+    .values(state="starting", claimed_by=_param("server"), claimed_until=_param("until"))
+)
+EXTEND_CLAIM = sa.update(conversations).where(_CLAIMED).values(claimed_until=_param("until"))
+SET_INTENT = sa.update(conversations).where(_CLAIMED).values(sandbox_id=_param("sandbox_id"))
+
+
+def _more_notice(added: sa.BindParameter[Any]) -> sa.ColumnElement[str]:
+    """Give the notice with another one behind it, on a line of its own."""
+    joined = c.notice.concat("\n").concat(added)
+    return sa.case((added == "", c.notice), (c.notice == "", added), else_=joined)
+
+
+SET_RUNNING = (
+    sa.update(conversations)
+    .where(_CLAIMED)
+    .values(
+        state="running",
+        sandbox_id=_param("sandbox_id"),
+        engine=_param("engine"),
+        generation=_param("generation"),
+        used_at=_param("used_at"),
+        notice=_more_notice(bindparam("new_notice", type_=sa.Text)),
+        claimed_by="",
+        claimed_until=None,
+    )
+)
+SET_STATE = (
+    sa.update(conversations)
+    .where(_ID, c.state.in_(bindparam("expected", expanding=True)))
+    .values(state=_param("state"), claimed_by="", claimed_until=None)
+)
+SET_STATE_WITHOUT_SANDBOX = SET_STATE.values(sandbox_id="")
+
+# --- notices
+SELECT_NOTICE = sa.select(c.notice).where(_ID)
+CLEAR_NOTICE = sa.update(conversations).where(_ID, c.notice == bindparam("seen")).values(notice="")
+ADD_NOTICE = (
+    sa.update(conversations)
+    .where(_ID)
+    .values(notice=_more_notice(bindparam("new_notice", type_=sa.Text)))
+)
+
+# --- calls
+INSERT_CALL = sa.insert(calls)
+FINISH_CALL = (
+    sa.update(calls)
+    .where(calls.c.call_id == bindparam("id"), calls.c.state == "running")
+    .values(state=_param("state"), finished_at=_param("finished_at"), result=_param("result"))
+)
+SELECT_CALL = sa.select(calls).where(
+    calls.c.call_id == bindparam("id"), calls.c.conversation_id == bindparam("conversation_id")
+)
+SELECT_RUNNING_CALLS = (
+    sa.select(calls)
+    .where(calls.c.conversation_id == bindparam("conversation_id"), calls.c.state == "running")
+    .order_by(calls.c.started_at, calls.c.call_id)
+)
+LOSE_CALLS = (
+    sa.update(calls)
+    .where(
+        calls.c.conversation_id == bindparam("id"),
+        calls.c.state == "running",
+        calls.c.started_at < bindparam("before_at"),
+    )
+    .values(state="lost", finished_at=_param("finished_at"), result=_param("result"))
+)
+
+# --- shares
+_same_path = sa.and_(
+    shares.c.conversation_id == bindparam("conversation_id"), shares.c.path == bindparam("path")
+)
+_next_version = sa.select(sa.func.coalesce(sa.func.max(shares.c.version), 0) + 1).where(_same_path)
+INSERT_SHARE = sa.insert(shares)
+SELECT_NEXT_VERSION = _next_version
+SELECT_SHARES = (
+    sa.select(shares)
+    .where(shares.c.conversation_id == bindparam("conversation_id"))
+    .order_by(shares.c.created_at.desc(), shares.c.version.desc())
+)
+SELECT_USAGE = sa.select(
+    sa.func.coalesce(sa.func.sum(shares.c.size_bytes), 0), sa.func.count()
+).where(shares.c.conversation_id == bindparam("conversation_id"))

@@ -1,0 +1,35 @@
+"""The text of an execution's result, in a fixed order.
+
+What a restart has cost; the output (plain, bounded); what became of the processes; the status line,
+last and never cut. Shared by ``bash`` and ``python``.
+"""
+
+from __future__ import annotations
+
+from ..models import Limits, Outcome, TextContent, ToolResult
+from .ansi import plain
+from .bounds import bound
+from .texts import NO_OUTPUT
+
+
+def outcome_result(outcome: Outcome, limits: Limits, notes: list[str], status: str) -> ToolResult:
+    """Give the result of an execution: its text, and how it ended.
+
+    A non-zero exit or an exception is data. A timeout and a cancelled call are errors: what was
+    asked for did not come to its end.
+    """
+    body, cut = bound(plain(outcome.text), limits.output_bytes)
+    body = body.removesuffix("\n")
+    parts = [outcome.lost] if outcome.lost else []
+    if body.strip():
+        parts.append(body)
+    elif not outcome.images:
+        parts.append(NO_OUTPUT)
+    code = "timeout" if outcome.timed_out else "cancelled" if outcome.interrupted else "ok"
+    return ToolResult(
+        content=(TextContent("\n".join([*parts, *notes, status])),),
+        is_error=code != "ok",
+        code=code,
+        exit_code=outcome.exit_code,
+        truncated=cut or outcome.truncated,
+    )

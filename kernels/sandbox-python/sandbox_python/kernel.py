@@ -1,0 +1,84 @@
+"""The kernel: ipykernel's, with one bounded output for each execution and without a debugger."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Any
+
+from ipykernel.ipkernel import IPythonKernel
+from traitlets import Type
+
+from .bounds import bound_bundle, bound_reply
+from .cell_output import Outputs
+from .shell import ZMQInteractiveShell
+from .streams import CellStream
+
+_MAX_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+class SandboxKernel(IPythonKernel):  # type: ignore[misc]
+    """Executes cells. Before a reply is sent, all text of the cell has been."""
+
+    shell_class = Type(ZMQInteractiveShell)
+    outputs: Outputs
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._facts: dict[str, dict[str, Any]] = {}
+        super().__init__(**kwargs)
+        self._execute_sleep = 0.0  # streams are sent in order here: nothing to wait for
+
+    async def poll_stopped_queue(self) -> None:
+        """There is no debugger whose events could be polled."""
+
+    async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Run a cell; see ipykernel. Gives the reply's content."""
+        parent = self.get_parent("shell")
+        header = parent["header"]
+        self.outputs.begin(header, _asked_limit(parent))
+        try:
+            reply = await super().do_execute(*args, **kwargs)
+        except KeyboardInterrupt:  # it came outside the user's code
+            reply = {
+                "status": "error",
+                "ename": "KeyboardInterrupt",
+                "evalue": "",
+                "traceback": ["KeyboardInterrupt"],
+                "execution_count": self.execution_count,
+                "user_expressions": {},
+                "payload": [],
+            }
+        finally:
+            # An interrupt from here on would cost the reply. post_handler_hook() sets what was.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._facts[header["msg_id"]] = self._finish(header)
+        return bound_reply(reply, self.outputs.limit_bytes)
+
+    def finish_metadata(
+        self, parent: dict[str, Any], metadata: dict[str, Any], reply_content: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Add ``sandbox``: what became of the text, as in docs/guest-protocol.md."""
+        metadata = super().finish_metadata(parent, metadata, reply_content)
+        metadata["sandbox"] = self._facts.pop(parent["header"]["msg_id"], {})
+        return metadata
+
+    async def do_inspect(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Describe an object; see ipykernel."""
+        reply: dict[str, Any] = super().do_inspect(*args, **kwargs)
+        return dict(reply, data=bound_bundle(reply.get("data") or {}, self.outputs.limit_bytes))
+
+    def _finish(self, header: dict[str, Any]) -> dict[str, Any]:
+        for stream in (sys.stdout, sys.stderr, self._stdout, self._stderr):
+            if isinstance(stream, CellStream):
+                stream.drain()
+        return self.outputs.finish(header)
+
+
+def _asked_limit(parent: dict[str, Any]) -> Any:
+    asked = (parent.get("metadata") or {}).get("sandbox")
+    limit = asked.get("limit_bytes") if isinstance(asked, dict) else None
+    if isinstance(limit, int) and 0 < limit <= _MAX_LIMIT_BYTES:
+        return limit
+    return None

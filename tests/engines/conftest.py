@@ -1,0 +1,57 @@
+"""The engines under test, as one fixture: ``lab``."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_lab import Lab
+from other_user_engine import OtherUserEngine
+
+from jupyter_sandbox.engines.base import Engine
+from jupyter_sandbox.engines.bubblewrap import BubblewrapEngine
+from jupyter_sandbox.engines.docker import DockerEngine
+from jupyter_sandbox.testing import FakeEngine
+
+
+def _bubblewrap(root: Path) -> Engine:
+    return BubblewrapEngine(state_dir=root / "state")
+
+
+def _docker(root: Path) -> Engine:
+    return DockerEngine()
+
+
+def _fake(root: Path) -> Engine:
+    return FakeEngine(root / "fake")
+
+
+ISOLATING = [
+    pytest.param(("docker", _docker), id="docker", marks=pytest.mark.docker),
+    pytest.param(("bubblewrap", _bubblewrap), id="bubblewrap", marks=pytest.mark.bubblewrap),
+]
+if os.geteuid() == 0:  # otherwise "bubblewrap" is an ordinary user's already
+    ISOLATING.append(
+        pytest.param(
+            ("bubblewrap-ordinary-user", OtherUserEngine),
+            id="bubblewrap-ordinary-user",
+            marks=pytest.mark.bubblewrap,
+        )
+    )
+ALL = [*ISOLATING, pytest.param(("fake", _fake), id="fake")]
+
+
+def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    loop = request.getfixturevalue("jp_asyncio_loop")
+    lab = Lab(*request.param)
+    yield lab
+    loop.run_until_complete(lab.close())
+
+
+lab = pytest.fixture(params=ALL)(_lab)
+isolating_lab = pytest.fixture(params=ISOLATING)(_lab)
+bubblewrap_lab = pytest.fixture(params=ISOLATING[1:2])(_lab)
+# Those whose limits are control groups wherever the tests run as root.
+grouped_lab = pytest.fixture(params=ISOLATING[:2])(_lab)
+# All but the one in another process, to which a cancellation here does not reach.
+local_lab = pytest.fixture(params=[*ISOLATING[:2], ALL[-1]])(_lab)
