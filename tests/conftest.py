@@ -49,6 +49,7 @@ def jp_server_config(engine_name, short_dir, sandbox_config):
             "engine": engine_name,
             "data_dir": str(short_dir / "data"),
             "runtime_dir": str(short_dir / "run"),
+            "start_timeout_seconds": 30.0,
         },
     }
     for section, values in sandbox_config.items():

@@ -1,8 +1,8 @@
 """``jupyter sandbox build-image``: make the image that the Docker engine starts sandboxes from.
 
 Stages a build context (the Dockerfile, the site's certificates and mirrors), has the engine build
-it and labels the result with the context's digest, so that ``--if-missing`` can tell a current image
-from an old one. Talks to Docker or Podman through the API, like the engine that will use the image:
+it and labels the result with the context's digest, so that ``--if-missing`` can tell a current
+image from an old one. Talks to Docker or Podman through the API, like the engine that will use the image:
 what builds here runs there. What a person can put right ends with one line and exit code 1.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils import kwargs_from_env
-from jupyter_core.application import JupyterApp, base_aliases, base_flags
+from jupyter_core.application import base_aliases, base_flags
 from requests.exceptions import RequestException
 from traitlets import Bool, Unicode
 
@@ -28,6 +28,7 @@ from .base_image import ensure_base
 from .build_error import ImageBuildError
 from .image_context import context_digest, image_context_dir, read_ca_bundle, stage_context
 from .site_mirrors import site_mirrors
+from .strict_app import StrictApp
 
 DIGEST_LABEL = "jupyter-sandbox.context"
 
@@ -39,7 +40,7 @@ _SILENCE_SECONDS = 3600
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
-class BuildImageApp(JupyterApp):
+class BuildImageApp(StrictApp):
     """Build the container image that the Docker engine makes sandboxes from."""
 
     name = "jupyter-sandbox-build-image"

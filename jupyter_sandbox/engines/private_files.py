@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from .host_python import HostPython
 
@@ -45,7 +46,7 @@ class PrivateFiles:
 
     def writable(self, target: str) -> Path:
         """Give the host side of a writable directory that the spec asks for."""
-        return self.root / ("dir" + target.rstrip("/").replace("-", "--").replace("/", "-"))
+        return self.root / f"dir-{quote(target.strip('/'), safe='')}"
 
 
 def etc_files(hostname: str) -> dict[str, str]:

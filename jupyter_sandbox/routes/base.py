@@ -96,7 +96,7 @@ class SandboxHandler(APIHandler):
 
     def check_xsrf_cookie(self) -> None:
         """Check cross-site requests of known users; others get 401 later."""
-        if getattr(self, "current_user", None) is not None:
+        if getattr(self, "_jupyter_current_user", None) is not None:
             super().check_xsrf_cookie()
 
     @property

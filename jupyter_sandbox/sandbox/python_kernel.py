@@ -244,7 +244,7 @@ class PythonKernel:
                 return end
 
     def _note_death(self, end: KernelEnd) -> str:
-        """Remember, once a death, why the next result comes from a new kernel; give how it ended."""
+        """Remember, once a death, why the next kernel is a new one; give how the old one ended."""
         if self._state != "dead":
             self._state = "dead"
             self._how = self._why or describe_end(end.exit_code)
@@ -267,7 +267,8 @@ class PythonKernel:
             reply = await done
             if _asks_exit(reply):  # exit() and quit(): the process ends a moment after the reply
                 self._why = "the code had called exit() or quit()"
-                await self.manager.sandbox_provisioner.look(_EXIT_SECONDS)
+                if (await self.manager.sandbox_provisioner.look(_EXIT_SECONDS)).alive:
+                    self._why = ""
             return self._outcome(execution, reply, begun)
         except asyncio.CancelledError:
             self._abandon(execution)
@@ -281,9 +282,7 @@ class PythonKernel:
         ended = asyncio.ensure_future(self._ended(0))
         clock = asyncio.ensure_future(_clock(execution, rest_seconds, timeout_seconds))
         try:
-            await asyncio.wait(
-                (execution.done, ended, clock), return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait((execution.done, ended, clock), return_when=asyncio.FIRST_COMPLETED)
             if execution.done.done():
                 return None
             if ended.done():

@@ -21,6 +21,7 @@ from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResu
 from ..stores.database import Database
 from ..stores.share_store import ShareStore
 from .bash import bash_result
+from .capacity import Capacity
 from .context import ToolContext
 from .registry import Prepared, prepare
 from .run import error_result, run_prepared, with_notice
@@ -114,6 +115,7 @@ class Calls:
         self._database = database
         self._shares = shares
         self._limits = limits
+        self._capacity = Capacity(database, limits.capacity_bytes)
         self._log = log
         self._live: dict[tuple[str, str], Call] = {}
         self._running: dict[str, int] = {}
@@ -219,8 +221,11 @@ class Calls:
                     shares=self._shares,
                     database=self._database,
                     emit=call.emit,
+                    check_capacity=self._capacity.check_of(record.conversation_id),
                 )
                 result = await run_prepared(context, prepared)
+            if call.tool == "share_files":
+                self._capacity.forget(record.conversation_id)
         except SandboxError as exc:
             result = error_result(exc)
         except Exception:

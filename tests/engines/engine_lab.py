@@ -116,7 +116,9 @@ class Lab:
         return replace(spec, **changes)  # type: ignore[arg-type]
 
     @contextlib.asynccontextmanager
-    async def listen(self, spec: SandboxSpec) -> AsyncIterator[Callable[[], "asyncio.Future[Probe]"]]:
+    async def listen(
+        self, spec: SandboxSpec
+    ) -> AsyncIterator[Callable[[], "asyncio.Future[Probe]"]]:
         """Listen where the guest dials; gives a function that waits for a stream."""
         dialled: asyncio.Queue[Probe] = asyncio.Queue()
         probes: list[Probe] = []

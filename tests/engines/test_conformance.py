@@ -192,9 +192,7 @@ async def test_a_sandbox_killed_from_outside_has_exited(lab: Lab):
         os.kill(await host_pid(lab, spec.sandbox_id), signal.SIGKILL)
         found = await lab.until_state(spec.sandbox_id, EngineState.EXITED)
         assert found.exit_code == 137
-        assert [each.state for each in await lab.engine.list(lab.server_id)] == [
-            EngineState.EXITED
-        ]
+        assert [each.state for each in await lab.engine.list(lab.server_id)] == [EngineState.EXITED]
 
 
 async def test_a_guest_that_ends_by_itself_has_exited_with_its_code(lab: Lab):

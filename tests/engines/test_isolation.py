@@ -325,7 +325,9 @@ def _group_limits(pid: int) -> dict[str, float]:
         cpu = base / "cpu" / paths["cpu"]
         quota = int((cpu / "cpu.cfs_quota_us").read_text())
         return {
-            "memory": int((base / "memory" / paths["memory"] / "memory.limit_in_bytes").read_text()),
+            "memory": int(
+                (base / "memory" / paths["memory"] / "memory.limit_in_bytes").read_text()
+            ),
             "pids": int((base / "pids" / paths["pids"] / "pids.max").read_text()),
             "cpu": quota / int((cpu / "cpu.cfs_period_us").read_text()),
         }

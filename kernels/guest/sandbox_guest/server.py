@@ -63,12 +63,12 @@ class Settings(NamedTuple):
 def serve(sock: socket.socket, settings: Settings) -> None:
     """Dial the hosts and answer them, for ever."""
     threading.stack_size(_THREAD_STACK_BYTES)
-    os.makedirs(settings.runtime_dir, mode=0o700, exist_ok=True)
+    runtime_dir = _writable_dir(settings.runtime_dir, "/tmp/.jupyter-sandbox")
     env = base_env(dict(os.environ))
     cwd = os.getcwd()
     spawner = Spawner(sock)
-    kernels = Kernels(spawner, os.path.join(settings.runtime_dir, "k"), sys.executable, env)
-    shells = Shells(spawner, settings.runtime_dir, env, cwd)
+    kernels = Kernels(spawner, os.path.join(runtime_dir, "k"), sys.executable, env)
+    shells = Shells(spawner, runtime_dir, env, cwd)
     executions = Executions(shells, settings.spool_dir)
     control = Control(kernels, executions.summary, settings.boot_id)
 
@@ -95,6 +95,18 @@ def serve(sock: socket.socket, settings: Settings) -> None:
         "pid": os.getppid(),
     }
     Dialer(settings.dial_dir, hello, serve_target).run()
+
+
+def _writable_dir(*candidates: str) -> str:
+    """Give the first directory that can be made, or is there: a root may be read-only."""
+    for path in candidates[:-1]:
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            return path
+        except OSError:
+            continue
+    os.makedirs(candidates[-1], mode=0o700, exist_ok=True)
+    return candidates[-1]
 
 
 def base_env(own: Dict[str, str]) -> Dict[str, str]:

@@ -1,0 +1,462 @@
+"""The database on real SQLite files, also from two processes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from jupyter_sandbox.errors import InvalidRequest, NotFound, Unavailable
+from jupyter_sandbox.models import ConversationRecord, ShareRecord, StoreUsage
+from jupyter_sandbox.stores import schema
+from jupyter_sandbox.stores.database import Database, page_cursor
+
+RESULT = {"is_error": False, "code": "ok", "content": [{"type": "text", "text": "hi \ud800 \0 ü"}]}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path, clock: Clock | None = None) -> AsyncIterator[Database]:
+    database = Database(f"sqlite:///{path / 'sandbox.db'}", clock or Clock())
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def one(database: Database) -> ConversationRecord:
+    return (await database.create_conversation("alice"))[0]
+
+
+def a_share(conversation_id: str, number: int, path: str = "a.txt", size: int = 10) -> ShareRecord:
+    return ShareRecord(
+        share_id=f"{number:032x}",
+        conversation_id=conversation_id,
+        path=path,
+        name="a.txt",
+        version=0,
+        size_bytes=size,
+        sha256="0" * 64,
+        media_type="text/plain",
+        preview="text",
+        stored_name=f"{number:032x}",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+async def test_a_conversation_comes_back_as_it_was_made(tmp_path):
+    clock = Clock()
+    async with opened(tmp_path, clock) as database:
+        made, created = await database.create_conversation("alice", "Märchen", "k1")
+        assert created
+        assert await database.conversation(made.conversation_id) == made
+        assert (made.state, made.generation, made.sandbox_id) == ("absent", 0, "")
+        assert made.created_at == clock.now
+        assert made.created_at.tzinfo is UTC
+        assert await database.conversation("00000000-0000-0000-0000-000000000000") is None
+
+
+async def test_everything_is_there_after_the_database_was_closed_and_opened(tmp_path):
+    async with opened(tmp_path) as database:
+        made = await one(database)
+        await database.begin_call(made.conversation_id, "c1", "bash")
+        await database.finish_call("c1", RESULT)
+    async with opened(tmp_path) as database:
+        assert await database.conversation(made.conversation_id) == made
+        call = await database.call(made.conversation_id, "c1")
+        assert call is not None
+        assert call.result == RESULT
+
+
+async def test_the_same_owner_and_key_give_the_same_conversation_however_many_ask(tmp_path):
+    async with opened(tmp_path) as first, opened(tmp_path) as second:
+        made = await asyncio.gather(
+            *(d.create_conversation("alice", "", "k") for d in (first, second) * 10)
+        )
+        assert len({record.conversation_id for record, _ in made}) == 1
+        assert sum(created for _, created in made) == 1
+        other, created = await first.create_conversation("bob", "", "k")
+        assert created
+        assert other.conversation_id != made[0][0].conversation_id
+
+
+async def test_conversations_without_a_key_are_all_different(tmp_path):
+    async with opened(tmp_path) as database:
+        assert (await one(database)).conversation_id != (await one(database)).conversation_id
+
+
+async def test_pages_give_each_conversation_of_the_owner_once_newest_first(tmp_path):
+    clock = Clock()
+    async with opened(tmp_path, clock) as database:
+        made = []
+        for number in range(7):
+            made.append((await one(database)).conversation_id)
+            if number % 2:
+                clock.move(1)  # pairs of the same age
+        await database.create_conversation("bob")
+        seen, after = [], None
+        for _ in range(10):
+            page = await database.conversations("alice", 2, after)
+            if not page:
+                break
+            assert len(page) <= 2
+            seen += page
+            after = page_cursor(page[-1])
+            await database.delete_conversation(page[-1].conversation_id)  # a cursor outlives it
+        assert sorted(r.conversation_id for r in seen) == sorted(made)
+        ages = [r.created_at for r in seen]
+        assert ages == sorted(ages, reverse=True)
+
+
+@pytest.mark.parametrize("cursor", ["x", "_", "12", "12_", "-1_a", "²_a", "9" * 30 + "_a"])
+async def test_a_wrong_cursor_is_the_callers_mistake(tmp_path, cursor):
+    async with opened(tmp_path) as database:
+        with pytest.raises(InvalidRequest):
+            await database.conversations("alice", 5, cursor)
+
+
+async def test_rename_touch_and_delete(tmp_path):
+    clock = Clock()
+    async with opened(tmp_path, clock) as database:
+        made = await one(database)
+        id = made.conversation_id
+        assert await database.rename(id, "new")
+        assert not await database.rename("nobody", "new")
+        await database.touch(id, clock.now + timedelta(seconds=9))
+        await database.touch(id, clock.now + timedelta(seconds=3))  # late: changes nothing
+        record = await database.conversation(id)
+        assert record is not None
+        assert (record.title, record.used_at) == ("new", clock.now + timedelta(seconds=9))
+        await database.begin_call(id, "c1", "bash")
+        await database.add_share(a_share(id, 1))
+        assert await database.delete_conversation(id)
+        assert not await database.delete_conversation(id)
+        assert await database.conversation(id) is None
+        assert await database.call(id, "c1") is None
+        assert await database.shares(id) == []
+
+
+async def test_one_of_many_callers_may_provision_until_its_lease_is_over(tmp_path):
+    clock = Clock()
+    async with opened(tmp_path, clock) as database:
+        id = (await one(database)).conversation_id
+        claims = [database.claim_provisioning(id, f"s{n}", 30) for n in range(20)]
+        won = await asyncio.gather(*claims)
+        assert sum(won) == 1
+        winner = f"s{won.index(True)}"
+        record = await database.conversation(id)
+        assert record is not None
+        assert (record.state, record.claimed_by) == ("starting", winner)
+        assert record.claimed_until == clock.now + timedelta(seconds=30)
+
+        clock.move(29)
+        assert not await database.extend_claim(id, "another", 30)
+        assert await database.extend_claim(id, winner, 30)
+        clock.move(29)
+        assert not await database.claim_provisioning(id, "late", 30)
+        clock.move(2)
+        assert await database.claim_provisioning(id, "late", 30)
+        assert not await database.extend_claim(id, winner, 30)
+        assert not await database.set_intent(id, winner, "ab" * 12)
+        running = {"sandbox_id": "ab" * 12, "engine": "docker", "generation": 1}
+        assert not await database.set_running(id, server=winner, **running)
+        assert await database.set_intent(id, "late", "ab" * 12)
+        assert await database.set_running(id, server="late", notice="New.", **running)
+        record = await database.conversation(id)
+        assert record is not None
+        assert (record.state, record.generation, record.claimed_by) == ("running", 1, "")
+        assert (record.sandbox_id, record.engine, record.notice) == ("ab" * 12, "docker", "New.")
+        assert record.claimed_until is None
+        assert not await database.claim_provisioning(id, "late", 30)
+        assert [r.conversation_id for r in await database.conversations_with_sandbox()] == [id]
+
+
+@pytest.mark.parametrize("state", ["absent", "terminated", "error"])
+async def test_what_has_no_sandbox_can_be_provisioned(tmp_path, state):
+    async with opened(tmp_path) as database:
+        id = (await one(database)).conversation_id
+        assert await database.set_state(id, "absent", state)
+        assert await database.claim_provisioning(id, "s", 30)
+
+
+@pytest.mark.parametrize("state", ["running", "suspended", "starting"])
+async def test_what_has_a_sandbox_is_not_provisioned(tmp_path, state):
+    async with opened(tmp_path) as database:
+        id = (await one(database)).conversation_id
+        if state == "starting":
+            assert await database.claim_provisioning(id, "other", 30)
+        else:
+            assert await database.set_state(id, "absent", state)
+        assert not await database.claim_provisioning(id, "s", 30)
+
+
+async def test_a_state_moves_only_from_the_expected_one(tmp_path):
+    async with opened(tmp_path) as database:
+        id = (await one(database)).conversation_id
+        assert await database.set_state(id, "absent", "running")
+        assert not await database.set_state(id, "absent", "error")
+        both = [database.set_state(id, ["running", "suspended"], "terminated") for _ in range(5)]
+        assert sum(await asyncio.gather(*both)) == 1
+
+
+CLAIMER = """
+import asyncio, sys
+from jupyter_sandbox.stores.database import Database
+async def main(url, id, name):
+    database = Database(url)
+    await database.open()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    won = await asyncio.gather(*(database.claim_provisioning(id, name, 60) for _ in range(50)))
+    print(sum(won), flush=True)
+    await database.close()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+OPENER = """
+import asyncio, sys
+from jupyter_sandbox.stores.database import Database
+async def main(url):
+    database = Database(url)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    await database.open()
+    await database.create_conversation("alice")
+    print(len(await database.conversations("alice")), flush=True)
+    await database.close()
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def side_by_side(program: str, arguments: list[list[str]]) -> list[str]:
+    """Run the program once for each list of arguments, all of them from the same moment on."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *given],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        for given in arguments
+    ]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        outputs = [process.communicate(timeout=60)[0].strip() for process in started]
+        assert [process.returncode for process in started] == [0] * len(started)
+        return outputs
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+async def test_of_two_processes_that_claim_at_once_one_wins(tmp_path):
+    async with opened(tmp_path) as database:
+        id = (await one(database)).conversation_id
+        url = f"sqlite:///{tmp_path / 'sandbox.db'}"
+        won = await asyncio.to_thread(side_by_side, CLAIMER, [[url, id, "a"], [url, id, "b"]])
+        assert sorted(won) == ["0", "1"]
+        record = await database.conversation(id)
+        assert record is not None
+        assert record.claimed_by == "ab"[won.index("1")]
+
+
+async def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path):
+    url = f"sqlite:///{tmp_path / 'sandbox.db'}"
+    counts = await asyncio.to_thread(side_by_side, OPENER, [[url]] * 3)
+    assert max(counts) == "3"
+
+
+async def test_a_notice_is_taken_once(tmp_path):
+    async with opened(tmp_path) as first, opened(tmp_path) as second:
+        id = (await one(first)).conversation_id
+        assert await first.take_notice(id) == ""
+        assert await first.add_notice(id, "One.")
+        assert await first.add_notice(id, "Two.")
+        assert not await first.add_notice("nobody", "One.")
+        taken = await asyncio.gather(*(d.take_notice(id) for d in (first, second) * 5))
+        assert sorted(taken) == [""] * 9 + ["One.\nTwo."]
+
+
+async def test_a_call_has_one_end(tmp_path):
+    clock = Clock()
+    async with opened(tmp_path, clock) as database:
+        id = (await one(database)).conversation_id
+        begun = await database.begin_call(id, "c1", "bash")
+        assert await database.call(id, "c1") == begun
+        clock.move(2.5)
+        assert await database.finish_call("c1", RESULT)
+        assert not await database.finish_call("c1", {}, "lost")
+        call = await database.call(id, "c1")
+        assert call is not None
+        assert (call.state, call.result) == ("finished", RESULT)
+        assert call.finished_at == begun.started_at + timedelta(seconds=2.5)
+        assert await database.call("another", "c1") is None
+        assert not await database.finish_call("nobody", RESULT)
+
+
+async def test_running_calls_can_be_marked_as_lost_but_for_a_new_one(tmp_path):
+    clock = Clock()
+    async with opened(tmp_path, clock) as database:
+        id = (await one(database)).conversation_id
+        await database.begin_call(id, "done", "bash")
+        await database.finish_call("done", RESULT)
+        await database.begin_call(id, "old", "bash")
+        clock.move(10)
+        new = await database.begin_call(id, "new", "bash")
+        assert [c.call_id for c in await database.running_calls(id)] == ["old", "new"]
+        assert await database.mark_lost_calls(id, {"code": "lost"}, new.started_at) == 1
+        states = {}
+        for name in ("done", "old", "new"):
+            call = await database.call(id, name)
+            assert call is not None
+            states[name] = call.state
+        assert states == {"done": "finished", "old": "lost", "new": "running"}
+        assert await database.mark_lost_calls(id, {"code": "lost"}) == 1
+
+
+async def test_a_call_or_share_of_a_deleted_conversation_is_not_found(tmp_path):
+    async with opened(tmp_path) as database:
+        with pytest.raises(NotFound):
+            await database.begin_call("gone", "c1", "bash")
+        with pytest.raises(NotFound):
+            await database.add_share(a_share("gone", 1))
+
+
+async def test_sharing_a_path_again_makes_the_next_version(tmp_path):
+    async with opened(tmp_path) as first, opened(tmp_path) as second:
+        id = (await one(first)).conversation_id
+        assert await first.usage(id) == StoreUsage(0, 0)
+        pair = (first, second)
+        made = await asyncio.gather(*(pair[n % 2].add_share(a_share(id, n)) for n in range(10)))
+        assert sorted(share.version for share in made) == list(range(1, 11))
+        other = await first.add_share(a_share(id, 99, "b.txt", 5))
+        assert other.version == 1
+        assert await first.usage(id) == StoreUsage(105, 11)
+        listed = await second.shares(id)
+        assert len(listed) == 11
+        assert other in listed
+
+
+async def test_the_tables_are_what_the_migrations_make(tmp_path):
+    async with opened(tmp_path):
+        pass
+    import sqlalchemy as sa
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'sandbox.db'}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, schema.metadata) == []
+        assert context.get_current_revision() == schema.HEAD
+    engine.dispose()
+
+
+async def test_opening_a_current_database_does_not_load_alembic(tmp_path):
+    async with opened(tmp_path):
+        pass
+    program = OPENER.replace("asyncio.run(main(sys.argv[1]))", "") + (
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "asyncio.run(Database(sys.argv[1]).open())\n"
+        "print('alembic' in sys.modules)\n"
+    )
+    url = f"sqlite:///{tmp_path / 'sandbox.db'}"
+    assert await asyncio.to_thread(side_by_side, program, [[url]]) == ["False"]
+
+
+async def test_the_file_is_ours_alone_and_has_a_write_ahead_log(tmp_path):
+    async with opened(tmp_path) as database:
+        await one(database)
+        files = sorted(tmp_path.iterdir())
+        assert [f.name for f in files] == ["sandbox.db", "sandbox.db-shm", "sandbox.db-wal"]
+        assert {f.stat().st_mode & 0o777 for f in files} == {0o600}
+    assert [f.name for f in tmp_path.iterdir()] == ["sandbox.db"]
+
+
+async def test_what_is_no_database_is_unavailable(tmp_path):
+    (tmp_path / "sandbox.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(Unavailable, match="the sandbox database"):
+        async with opened(tmp_path):
+            pass
+    with pytest.raises(Unavailable, match="the sandbox database"):
+        async with opened(tmp_path / "missing"):
+            pass
+    with pytest.raises(Unavailable, match="not a database URL"):
+        Database("nonsense")
+
+
+async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path):
+    async with opened(tmp_path):
+        pass
+    with contextlib.closing(sqlite3.connect(tmp_path / "sandbox.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    before = (tmp_path / "sandbox.db").read_bytes()
+    with pytest.raises(Unavailable, match="cannot be opened or brought up to date"):
+        async with opened(tmp_path):
+            pass
+    assert (tmp_path / "sandbox.db").read_bytes() == before
+
+
+async def test_errors_hide_what_was_stored(tmp_path):
+    async with opened(tmp_path) as database:
+        id = (await one(database)).conversation_id
+        with contextlib.closing(sqlite3.connect(tmp_path / "sandbox.db")) as connection:
+            connection.execute("DROP TABLE calls")
+            connection.commit()
+        with pytest.raises(Unavailable) as caught:
+            await database.finish_call("c1", {"secret": "hunter2"})
+        assert caught.value.message == "the sandbox database does not answer"
+        assert "hunter2" not in caught.value.detail
+        assert await database.conversation(id) is not None  # it goes on
+
+
+async def test_before_open_and_after_close_it_is_unavailable(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'sandbox.db'}")
+    with pytest.raises(Unavailable, match="not open"):
+        await database.conversation("x")
+    await database.open()
+    await database.open()
+    await database.close()
+    await database.close()
+    with pytest.raises(Unavailable, match="is closed"):
+        await database.conversation("x")
+
+
+async def test_a_database_in_memory_works():
+    database = Database("sqlite://")
+    await database.open()
+    made, _ = await database.create_conversation("alice", "", "k")
+    await database.begin_call(made.conversation_id, "c1", "bash")
+    with pytest.raises(Unavailable):  # the same id twice
+        await database.begin_call(made.conversation_id, "c1", "bash")
+    assert await database.conversation(made.conversation_id) == made
+    await database.close()
