@@ -47,8 +47,8 @@ class SandboxApp(ExtensionApp):
     engine = Enum(
         ("auto", "docker", "bubblewrap"),
         default_value="auto",
-        help="What makes sandboxes. `auto` takes Docker (or Podman) when its socket answers and has "
-        "the image, else the embedded bubblewrap.",
+        help="What makes sandboxes. `auto` takes Docker (or Podman) when its socket answers and "
+        "it has the image, else the embedded bubblewrap.",
     ).tag(config=True)
     data_dir = Unicode(
         help="Directory for the database and shared files; only this user may enter it. "

@@ -160,6 +160,8 @@ class FakeEngine(Engine):
         states = {"": EngineState.EXITED, "Z": EngineState.EXITED, "T": EngineState.PAUSED}
         state = states.get(letter, EngineState.RUNNING)
         ended = state is EngineState.EXITED
+        if ended:  # a zombie can be reaped when its last thread is gone too
+            process_table.wait(record.init, _EXIT_SECONDS)
         return EngineSandbox(
             sandbox_id=sandbox_id,
             server_id=record.server_id,

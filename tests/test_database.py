@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from jupyter_sandbox.errors import InvalidRequest, NotFound, Unavailable
 from jupyter_sandbox.models import ConversationRecord, ShareRecord, StoreUsage
@@ -305,6 +306,26 @@ async def test_a_notice_is_taken_once(tmp_path):
         assert sorted(taken) == [""] * 9 + ["One.\nTwo."]
 
 
+async def test_a_notice_added_while_another_is_taken_is_not_lost(tmp_path):
+    async with opened(tmp_path) as database:
+        id = (await one(database)).conversation_id
+        await database.add_notice(id, "One.")
+        interfered = []
+
+        def interfere(connection, cursor, statement, *rest) -> None:
+            """Another process takes the notice, and another is added, between look and take."""
+            if statement.startswith("SELECT") and not interfered:
+                interfered.append(statement)
+                with contextlib.closing(sqlite3.connect(tmp_path / "sandbox.db")) as other:
+                    other.execute("UPDATE conversations SET notice = 'Two.'")
+                    other.commit()
+
+        sa.event.listen(database._connections._engine, "after_cursor_execute", interfere)
+        assert await database.take_notice(id) == "Two."
+        assert interfered
+        assert await database.take_notice(id) == ""
+
+
 async def test_a_call_has_one_end(tmp_path):
     clock = Clock()
     async with opened(tmp_path, clock) as database:
@@ -368,7 +389,6 @@ async def test_sharing_a_path_again_makes_the_next_version(tmp_path):
 async def test_the_tables_are_what_the_migrations_make(tmp_path):
     async with opened(tmp_path):
         pass
-    import sqlalchemy as sa
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 

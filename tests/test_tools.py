@@ -364,6 +364,10 @@ async def test_bytes_that_are_no_text_show_as_escapes(tmp_path):
     async with a_desk(tmp_path) as desk:
         path = desk.file("a.txt", "ü\n".encode() * 60_000 + b"bad \x84 byte\n")
         assert "bad \\x84 byte" in await desk.view(path, view_range=[60_001, -1])
+        text = await desk.view(path, view_range=[59_990, -1])
+        assert " 60000\tü\n 60001\tbad \\x84 byte\n" in text
+        assert text.endswith("[encoding: UTF-8 with bytes that are none (shown as \\xNN)]")
+        assert (await desk.view(path, view_range=[1, 2])).endswith("     1\tü\n     2\tü")
 
 
 async def test_an_empty_file_is_said_to_be_empty(tmp_path):
@@ -673,9 +677,7 @@ async def test_a_shared_file_is_a_copy_with_a_card(tmp_path):
         assert (card.media_type, card.preview, card.version) == ("image/png", "image", 1)
         assert (card.file_id, card.sha256) == (record.share_id, record.sha256)
         assert record.path == "charts/März.png"
-        assert text_of(result) == (
-            f"Shared 1 file with the user:\n- {path} (208 bytes, image/png)"
-        )
+        assert text_of(result) == (f"Shared 1 file with the user:\n- {path} (208 bytes, image/png)")
         Path(path).unlink()
         stored = b"".join([piece async for piece in desk.store.open(record)])
         assert stored == PNG
@@ -727,8 +729,10 @@ async def test_one_bad_path_spoils_no_other_and_each_says_why(tmp_path):
         assert not cards[-1].error
         text = text_of(result)
         assert text.startswith(f"Shared 1 file with the user:\n- {good} (4 bytes, text/csv)\nNot s")
-        assert f"- good.csv: The path good.csv is not an absolute path, it should start with `/`. " \
+        assert (
+            f"- good.csv: The path good.csv is not an absolute path, it should start with `/`. "
             f"Maybe you meant {good}?" in text
+        )
         assert len(await desk.database.shares(desk.conversation_id)) == 1
         kept = [p for p in (tmp_path / "shares").rglob("*") if p.is_file()]
         assert len(kept) == 1

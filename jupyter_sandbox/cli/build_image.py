@@ -2,8 +2,8 @@
 
 Stages a build context (the Dockerfile, the site's certificates and mirrors), has the engine build
 it and labels the result with the context's digest, so that ``--if-missing`` can tell a current
-image from an old one. Talks to Docker or Podman through the API, like the engine that will use the image:
-what builds here runs there. What a person can put right ends with one line and exit code 1.
+image from an old one. Talks to Docker or Podman through the API, like the engine that will use the
+image: what builds here runs there. What a person can put right ends in one line and exit code 1.
 """
 
 from __future__ import annotations
@@ -103,31 +103,43 @@ class BuildImageApp(StrictApp):
         """Build, or say in one line why not."""
         super().start()
         try:
-            if self.extra_args:
-                raise ImageBuildError(f"Unexpected argument {self.extra_args[0]!r}; see --help.")
-            self.build(connect())
+            certificates = self.checked_certificates()
+            self.build(connect(), certificates)
         except ImageBuildError as exc:
             print(f"error: {exc}", file=sys.stderr)
             self.exit(1)
         except KeyboardInterrupt:
             self.exit(130)  # as a shell reports SIGINT; the engine drops the step when we hang up
 
-    def build(self, client: docker.APIClient) -> None:
+    def checked_certificates(self) -> list[str]:
+        """Check the command line and give the certificates of the extra CA bundle.
+
+        Raises
+        ------
+        ImageBuildError
+            An argument is bad. Nothing was asked of the engine yet.
+        """
+        if self.extra_args:
+            raise ImageBuildError(f"Unexpected argument {self.extra_args[0]!r}; see --help.")
+        if not self.tag or not self.base:
+            raise ImageBuildError("--tag and --base must not be empty.")
+        return read_ca_bundle(Path(self.extra_ca_bundle)) if self.extra_ca_bundle else []
+
+    def build(self, client: docker.APIClient, certificates: list[str]) -> None:
         """Stage the context and build it, unless the image is current.
 
         Parameters
         ----------
         client : docker.APIClient
             The engine.
+        certificates : list of str
+            PEM blocks to trust besides the public ones.
 
         Raises
         ------
         ImageBuildError
-            Bad settings, no base image, a step that failed, or an engine that went away.
+            No base image, a step that failed, or an engine that refused or went away.
         """
-        if not self.tag or not self.base:
-            raise ImageBuildError("--tag and --base must not be empty.")
-        certificates = read_ca_bundle(Path(self.extra_ca_bundle)) if self.extra_ca_bundle else []
         mirrors = site_mirrors(self.base)
         with tempfile.TemporaryDirectory(prefix="jupyter-sandbox-image-") as directory:
             context = Path(directory)

@@ -1,4 +1,4 @@
-"""``jupyter sandbox demo``: start a server of its own, let the scripted assistant work, show the files."""
+"""``jupyter sandbox demo``: a server of its own, the scripted assistant at work, its files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A Jupyter application that refuses a mistyped command line instead of warning and going on.
 
-traitlets only logs an unknown ``--option value``: a build would start with settings that nobody asked
-for. argparse's own errors exit with 2; every bad input of ours exits with 1.
+traitlets only logs an unknown ``--option value``: a build would start with settings that nobody
+asked for. argparse's own errors exit with 2; every bad input of ours exits with 1.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from jupyter_core.application import JupyterApp
-from traitlets.config.loader import KVCommandLineConfigLoader
+from traitlets.config.loader import KVArgParseConfigLoader
 
 
-class _StrictLoader(KVCommandLineConfigLoader):
+class _StrictLoader(KVArgParseConfigLoader):
     """The loader with its hook for unknown options filled in, as its documentation proposes."""
 
     def _handle_unrecognized_alias(self, arg: str) -> NoReturn:
@@ -31,7 +31,7 @@ class StrictApp(JupyterApp):
 
     def _create_loader(
         self, argv: list[str] | None, aliases: Any, flags: Any, classes: Any
-    ) -> KVCommandLineConfigLoader:
+    ) -> KVArgParseConfigLoader:
         return _StrictLoader(
             argv, aliases, flags, classes=classes, log=self.log, subcommands=self.subcommands
         )

@@ -215,9 +215,7 @@ class Conversation:
             "conversation %s: no sandbox: %s %s", self.conversation_id, exc, detail
         )
         with contextlib.suppress(SandboxError):
-            await self._around.database.set_state(
-                self.conversation_id, State.STARTING, State.ERROR
-            )
+            await self._around.database.set_state(self.conversation_id, State.STARTING, State.ERROR)
 
     async def _record(self) -> ConversationRecord:
         record = await self._around.database.conversation(self.conversation_id)

@@ -57,9 +57,7 @@ class Conversations:
             raise NotFound("There is no such conversation.")
         return record
 
-    async def list(
-        self, owner: str, limit: int, after: str | None
-    ) -> Sequence[ConversationRecord]:
+    async def list(self, owner: str, limit: int, after: str | None) -> Sequence[ConversationRecord]:
         """Give a page of the owner's conversations, newest first; ``after`` is a page's cursor."""
         return await self._around.database.conversations(owner, limit, after)
 

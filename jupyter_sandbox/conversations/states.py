@@ -1,7 +1,7 @@
 """The states of a conversation's sandbox and the moves between them, as a table.
 
-``absent → starting → running ⇄ suspended → terminated``, plus ``error``. Nobody moves a state but by
-``Database.set_state(expected, new)``, which checks the pair against this table.
+``absent → starting → running ⇄ suspended → terminated``, plus ``error``. A state moves
+only in the database, by a statement that names the states it may come from.
 """
 
 from __future__ import annotations

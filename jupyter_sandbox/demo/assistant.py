@@ -16,7 +16,7 @@ from typing import Any
 
 DATA = Path(__file__).with_name("seattle-weather.csv")
 
-_SCRIPT = '''\
+_SCRIPT = """\
 import pandas as pd
 import matplotlib
 matplotlib.use("Agg")
@@ -41,7 +41,7 @@ figure.savefig("/mnt/user-data/outputs/rain.png", dpi=100)
 
 monthly.index = monthly.index.astype(str)
 monthly.to_excel("/mnt/user-data/outputs/seattle-monthly.xlsx", sheet_name="monthly")
-'''
+"""
 
 
 class DemoFailed(Exception):

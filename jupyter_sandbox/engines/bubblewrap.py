@@ -294,7 +294,7 @@ class BubblewrapEngine(ConfigurableEngine):
 
     def _view(self) -> HostView:
         if self._found_view is None:
-            private = [Path.home(), Path(self.data_dir), Path(self.state_dir)]
+            private = [Path(os.path.expanduser("~")), Path(self.data_dir), Path(self.state_dir)]
             self._found_view = find_host_view(find_host_python(), private)
         return self._found_view
 
@@ -389,6 +389,7 @@ def _to_sandbox(record: SandboxRecord) -> EngineSandbox:
         paused = record.groups.is_frozen() or (stopped and not record.groups.can_freeze)
         state = EngineState.PAUSED if paused else EngineState.RUNNING
     elif record.launcher is not None:
+        process_table.wait(record.launcher, _LAUNCHER_SECONDS)  # it ends a moment after PID 1
         exit_code = children.exit_code(record.launcher)
     return EngineSandbox(
         sandbox_id=record.sandbox_id,

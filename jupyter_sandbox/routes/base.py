@@ -1,7 +1,7 @@
 """What every route of ours does the same way: who asks, the body, errors as JSON.
 
-``HTTPError`` and status codes live in this package only. Each handler method is an ``@endpoint``: it
-answers 401 itself, so an undecorated method cannot become public by a server-wide default.
+``HTTPError`` and status codes live in this package only. Each handler method is an ``@endpoint``,
+which answers 401 itself: whatever the server's default is, none is public.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from jupyter_server.base.handlers import APIHandler
@@ -38,7 +38,7 @@ H = TypeVar("H", bound="SandboxHandler")
 
 def endpoint(
     method: Callable[Concatenate[H, P], Awaitable[None]],
-) -> Callable[Concatenate[H, P], Awaitable[None]]:
+) -> Callable[Concatenate[H, P], Coroutine[Any, Any, None]]:
     """Make a method of a handler an endpoint: authenticated, its errors translated."""
 
     @functools.wraps(method)
@@ -76,7 +76,7 @@ class SandboxHandler(APIHandler):
         """Take what the extension passes to each handler."""
         self._body = bytearray()
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]
         """Identify the caller; refuse a body that says it is too large before it is read."""
         self.request.connection.set_max_body_size(self.max_body_bytes)  # type: ignore[union-attr]
         stream = getattr(self.request.connection, "stream", None)

@@ -39,8 +39,8 @@ class ToolCallHandler(SandboxHandler):
     async def post(self, conversation_id: str, name: str) -> None:
         """Call it; the body is its arguments.
 
-        ``Accept: text/event-stream``: ``output`` events, then one ``result``. ``?wait=SECONDS``: 202
-        with the call if it still runs then. The call goes on when the client goes away.
+        ``Accept: text/event-stream``: ``output`` events, then one ``result``. ``?wait=SECONDS``:
+        202 with the call if it still runs then. The call goes on when the client goes away.
         """
         record = await self.find(conversation_id)
         wait = self.integer_argument("wait", -1, 0, 86400)

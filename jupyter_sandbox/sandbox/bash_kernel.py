@@ -1,8 +1,8 @@
 """Commands on the guest's bash kernel: one stream per call, Jupyter messages on it.
 
 Everything a stream says is a claim of the sandbox: types are checked, text is bounded again, waits
-are bounded by the clock of this side. The execution inside does not belong to the stream; ``attach``
-follows one that an earlier server process has started.
+are bounded by the clock of this side. The execution inside does not belong to the stream:
+``attach`` follows one that an earlier server process has started.
 """
 
 from __future__ import annotations

@@ -263,9 +263,8 @@ class Dispatcher:
                 self._running.add(message.parent_id)
             elif state == "idle":
                 self._running.discard(message.parent_id)
-        if execution is not None and state == "busy":
-            execution.start()
-        elif execution is not None and state == "idle":
+        # Busy is no start: until execute_input the kernel still ignores an interrupt.
+        if execution is not None and state == "idle":
             execution.idle()
 
     def _on_shell(self, message: KernelMessage) -> None:

@@ -51,7 +51,9 @@ class GuestError(SandboxError):
         if not isinstance(error, dict):
             return cls("failed", "the sandbox gave a malformed answer", {})
         facts = {k: v for k, v in error.items() if k not in ("code", "message")}
-        return cls(str(error.get("code", "failed"))[:64], str(error.get("message", ""))[:2000], facts)
+        return cls(
+            str(error.get("code", "failed"))[:64], str(error.get("message", ""))[:2000], facts
+        )
 
 
 @dataclass(frozen=True)

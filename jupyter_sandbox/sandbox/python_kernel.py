@@ -81,6 +81,7 @@ class PythonKernel:
         self._how = ""  # how the kernel ended that is dead now
         self._lost = ""  # sentence for the next result
         self._detached = False
+        self._stops: set[asyncio.Task[None]] = set()  # of cells nobody waits for
 
     def __repr__(self) -> str:
         return f"<PythonKernel {self.kernel_id[:8]} {self.state}>"
@@ -173,6 +174,7 @@ class PythonKernel:
     async def detach(self) -> None:
         """Close this side and leave the kernel running. Twice is once."""
         self._detached = True
+        await _cancel(*self._stops)
         async with self._lock:
             await self._disconnect()
 
@@ -363,17 +365,25 @@ class PythonKernel:
 
     def _abandon(self, execution: Execution) -> None:
         """Interrupt a cell nobody waits for any more, once it runs."""
-
-        def stop() -> None:
-            task = asyncio.ensure_future(self.interrupt())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-
         if execution.done.done():
             return
         if execution.started.is_set():
-            stop()
+            self._stop_soon(execution)
         else:
-            execution.on_start = stop
+            execution.on_start = lambda: self._stop_soon(execution)
+
+    def _stop_soon(self, execution: Execution) -> None:
+        task = asyncio.ensure_future(self._stop(execution))
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+
+    async def _stop(self, execution: Execution) -> None:
+        with contextlib.suppress(Unavailable, ToolError):
+            for _ in range(3):  # a cell may catch the first
+                await self.interrupt()
+                await asyncio.wait((execution.done,), timeout=_INTERRUPT_SECONDS / 3)
+                if execution.done.done():
+                    return
 
 
 def describe_end(exit_code: int | None) -> str:

@@ -97,7 +97,7 @@ class Sandboxes:
         return sandbox
 
     async def attach(self, sandbox_id: str, timeout_seconds: float = 10.0) -> Sandbox | None:
-        """Give a sandbox that another process (or an earlier one) made; None when it is not there."""
+        """Give a sandbox that another or an earlier process made; None when it is not there."""
         found = await self.engine.inspect(sandbox_id)
         if found is None or found.state is EngineState.EXITED:
             return None
@@ -176,7 +176,7 @@ class Sandboxes:
 
 
 def _remove_dead_sockets(dial: Path) -> None:
-    """Unlink the sockets of server processes that are gone, so that the guest stops dialling them."""
+    """Unlink the sockets of server processes that are gone: the guest stops dialling them."""
     for path in dial.glob("*.sock"):
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:

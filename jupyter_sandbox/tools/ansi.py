@@ -11,7 +11,7 @@ import re
 
 _ERASE_RIGHT, _ERASE_LINE = "\x1c", "\x1d"  # stand for CSI K and CSI 2 K while a line is replayed
 
-_NEWLINES = re.compile(r"\r+\n")
+_NEWLINES = re.compile(r"(?<!\r)\r+\n")  # a run is looked at once, from its beginning
 _ERASE = re.compile(r"(?:\x1b\[|\x9b)([02]?)K")
 # Bodies never contain ESC, so each scan ends where the next sequence begins. An unfinished one
 # loses its introducer only: it must not hide the text that follows.

@@ -16,8 +16,8 @@ from typing import Any
 
 from ..conversations.conversation import Conversation
 from ..conversations.conversations import Conversations
-from ..errors import LimitExceeded, NotFound, SandboxError, ToolError
-from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResult
+from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
+from ..models import CallRecord, CallState, ConversationRecord, JsonValue, Limits, ToolResult
 from ..stores.database import Database
 from ..stores.share_store import ShareStore
 from .bash import bash_result
@@ -27,6 +27,8 @@ from .registry import Prepared, prepare
 from .run import error_result, run_prepared, with_notice
 
 _GRACE = timedelta(seconds=60)
+_CANCEL_SECONDS = 5.0
+_CANCELLED = "The call was cancelled; what it had done until then stays."
 _LOST = (
     "exec failed: the result of this call was lost in a restart of the server. Files are kept; "
     "check what the call has done before you repeat it."
@@ -47,6 +49,7 @@ class Call:
         self.tool = tool
         self.result: dict[str, JsonValue] | None = None
         self.state = "running"
+        self.cancelled = False
         self.task: asyncio.Task[None] | None = None
         self.started_at = datetime.now(UTC)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -55,6 +58,11 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.call_id} {self.tool} {self.state}>"
+
+    @property
+    def end_state(self) -> CallState:
+        """The state that the call ends in."""
+        return "cancelled" if self.cancelled else "finished"
 
     def emit(self, text: str) -> None:
         """Take a piece of output."""
@@ -120,9 +128,7 @@ class Calls:
         self._live: dict[tuple[str, str], Call] = {}
         self._running: dict[str, int] = {}
 
-    async def start(
-        self, record: ConversationRecord, tool: str, body: Mapping[str, Any]
-    ) -> Call:
+    async def start(self, record: ConversationRecord, tool: str, body: Mapping[str, Any]) -> Call:
         """Begin a call; a refused one is over at once and touches no sandbox.
 
         Raises
@@ -173,11 +179,19 @@ class Calls:
         tool = call.tool if call is not None else "bash"
         if tool in ("bash", "python"):
             async with live.use() as sandbox:
-                if tool == "bash":
-                    await sandbox.bash.interrupt(call_id)
-                else:
+                if tool == "python":
                     await sandbox.python.interrupt()
+                    return
+                # A call that has only just begun may not have reached the guest.
+                deadline = asyncio.get_running_loop().time() + _CANCEL_SECONDS
+                while not await sandbox.bash.interrupt(call_id):
+                    if call is None or call.done.done():
+                        return
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise Unavailable("the call could not be cancelled; try again")
+                    await asyncio.sleep(0.05)
         elif call is not None and call.task is not None:
+            call.cancelled = True
             call.task.cancel()
 
     async def close(self) -> None:
@@ -199,8 +213,8 @@ class Calls:
             self._running[conversation_id] -= 1
             if not self._running[conversation_id]:
                 del self._running[conversation_id]
-            if not call.done.done():  # cancelled with the server: the record says "running"
-                call.finish({**error_result(ToolError(_LOST, code="lost")).to_json()}, "lost")
+            if not call.done.done():  # it ended with the server: the record says "running"
+                call.finish(error_result(ToolError(_LOST, code="lost")).to_json(), "lost")
 
         call.task.add_done_callback(over)
 
@@ -226,6 +240,10 @@ class Calls:
                 result = await run_prepared(context, prepared)
             if call.tool == "share_files":
                 self._capacity.forget(record.conversation_id)
+        except asyncio.CancelledError:
+            if not call.cancelled:
+                raise
+            result = error_result(ToolError(_CANCELLED, code="cancelled"))
         except SandboxError as exc:
             result = error_result(exc)
         except Exception:
@@ -255,11 +273,11 @@ class Calls:
                 notice = await self._database.take_notice(record.conversation_id)
                 result = with_notice(result, notice)
             shape = {**result.to_json(), "duration_seconds": round(seconds, 4)}
-            await self._database.finish_call(call.call_id, shape)
+            await self._database.finish_call(call.call_id, shape, call.end_state)
         except SandboxError as exc:
             self._log.warning("call %s: not recorded: %s %s", call.call_id, exc, exc.detail)
         shape = shape or {**result.to_json(), "duration_seconds": round(seconds, 4)}
-        call.finish(shape)
+        call.finish(shape, call.end_state)
 
     async def _resume(self, record: ConversationRecord, stored: CallRecord) -> Call | None:
         """Follow a command that an earlier server process began; None when that cannot be."""

@@ -6,6 +6,8 @@ ends with the notice of SPEC.md 3.
 
 from __future__ import annotations
 
+import re
+
 from ..sandbox.file_models import LinesView
 from .bounds import VIEW_NOTICE, cut_head
 from .texts import split_lines
@@ -20,6 +22,10 @@ _ENCODINGS = {
     "latin-1": "Latin-1",
 }
 
+_SURROGATES = re.compile("[\udc80-\udcff]")
+_C1_CONTROLS = re.compile("[\x80-\x9f]")
+_STRAY_BYTES = r"UTF-8 with bytes that are none (shown as \xNN)"
+
 
 def lines_text(path: str, view: LinesView, asked_last: int, limit_bytes: int) -> tuple[str, bool]:
     """Give the text of some lines of a file, and whether it was cut.
@@ -31,10 +37,11 @@ def lines_text(path: str, view: LinesView, asked_last: int, limit_bytes: int) ->
     """
     if view.size_bytes == 0:
         return f"The file {path} is empty (0 bytes).", False
-    lines = split_lines(view.text)
+    text, encoding = _decoded(view)
+    lines = split_lines(text)
     header = f"Here's the result of running `cat -n` on {path}:"
     rows = [f"{at:6}\t{line}" for at, line in enumerate(lines, view.first)]
-    notes = _notes(view)
+    notes = _notes(view, encoding)
     clamped = _clamped(view, asked_last)
     whole = "\n".join([header, *rows, *notes, *clamped])
     if not view.truncated and len(whole.encode("utf-8", "replace")) <= limit_bytes:
@@ -83,11 +90,26 @@ def _continuation(view: LinesView, last: int, asked_last: int, cut_bytes: int) -
     return [f"[{'; '.join([*parts, read_on] if read_on else parts)}]"]
 
 
-def _notes(view: LinesView) -> list[str]:
+def _decoded(view: LinesView) -> tuple[str, str]:
+    r"""Give the text, and its encoding if that is worth telling.
+
+    A file is Latin-1 for the guest as soon as one byte of it is not UTF-8. Where the lines shown
+    are mostly good UTF-8, they are shown as such, and the strays as ``\xNN``.
+    """
+    if view.encoding != "latin-1":
+        return view.text, _ENCODINGS.get(view.encoding, "")
+    as_utf8 = view.data.decode("utf-8", "surrogateescape")
+    strays = len(_SURROGATES.findall(as_utf8))
+    if sum(c > "\x7f" for c in as_utf8) > 2 * strays:
+        shown = _SURROGATES.sub(lambda m: f"\\x{ord(m.group()) - 0xDC00:02x}", as_utf8)
+        return shown, _STRAY_BYTES if strays else ""
+    shown = _C1_CONTROLS.sub(lambda m: f"\\x{ord(m.group()):02x}", view.text)
+    return shown, _ENCODINGS["latin-1"]
+
+
+def _notes(view: LinesView, encoding: str) -> list[str]:
     """Give what the numbered lines cannot show."""
-    notes = []
-    if view.encoding in _ENCODINGS:
-        notes.append(f"encoding: {_ENCODINGS[view.encoding]}")
+    notes = [f"encoding: {encoding}"] if encoding else []
     if view.newline == "crlf":
         notes.append("line endings: CRLF (not shown)")
     elif view.newline == "mixed":

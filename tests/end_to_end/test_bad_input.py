@@ -73,10 +73,8 @@ async def test_a_huge_body_is_refused_before_it_is_kept(api):
         ("bash", {"command": "id", "timeout_seconds": 0}, "timeout_seconds"),
         ("bash", {"command": "a\0b"}, "NUL"),
         ("view", {"path": 3}, "path"),
-        ("view", {"path": "relative"}, "absolute"),
         ("view", {"path": "/etc", "view_range": [1]}, "view_range"),
         ("create_file", {"path": "/workspace/x"}, "file_text"),
-        ("str_replace", {"path": "/workspace/x", "old_str": ""}, "old_str"),
         ("share_files", {"paths": []}, "paths"),
         ("share_files", {"paths": ["/x"] * 21}, "20"),
         ("python", {}, "code"),
@@ -91,6 +89,21 @@ async def test_a_wrong_call_is_a_result_that_the_model_can_act_on(api, tool, arg
     assert words in text_of(result)
     _, model = await api.json("GET", "conversations", conversation)
     assert model["state"] == "absent", "a refused call makes no sandbox"
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "words"),
+    [
+        ("view", {"path": "relative"}, "absolute"),
+        ("create_file", {"path": "a/b", "file_text": ""}, "absolute"),
+        ("str_replace", {"path": "/workspace/x", "old_str": "", "new_str": "x"}, "old_str"),
+    ],
+)
+async def test_a_call_that_cannot_be_meant_so_says_what_to_do(api, tool, arguments, words):
+    conversation = await api.conversation()
+    result = await api.call(conversation, tool, **arguments)
+    assert result["is_error"] is True
+    assert words in text_of(result)
 
 
 async def test_without_a_token_everything_is_401(api, http_server_client, jp_base_url):
@@ -114,7 +127,11 @@ async def test_without_a_token_everything_is_401(api, http_server_client, jp_bas
 
 
 async def test_the_tools_come_in_three_schemas_with_guidance(api):
-    for name, marker in (("anthropic", "input_schema"), ("openai", "function"), ("mcp", "inputSchema")):
+    for name, marker in (
+        ("anthropic", "input_schema"),
+        ("openai", "function"),
+        ("mcp", "inputSchema"),
+    ):
         status, body = await api.json("GET", f"tools?format={name}")
         assert status == 200
         assert len(body["tools"]) == 6
@@ -133,6 +150,6 @@ async def test_conversations_are_listed_newest_first_in_pages(api):
     ids = [await api.conversation(title=str(n)) for n in range(5)]
     status, page = await api.json("GET", "conversations?limit=3")
     assert [c["id"] for c in page["conversations"]] == ids[:1:-1]
-    status, rest = await api.json("GET", f"conversations?limit=3&after={page['next']}")
+    _status, rest = await api.json("GET", f"conversations?limit=3&after={page['next']}")
     assert [c["id"] for c in rest["conversations"]] == ids[1::-1]
     assert rest["next"] is None

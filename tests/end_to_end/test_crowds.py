@@ -28,29 +28,32 @@ async def test_fifty_calls_at_once_into_one_conversation_provision_once(api, jp_
 
 async def test_twenty_conversations_at_once_leave_nothing_behind(api, jp_serverapp, short_dir):
     services = await jp_serverapp.web_app.settings["jupyter_sandbox"].ready()
-    warm = await api.conversation()
-    await api.bash(warm, "true")
-    await api.raw("DELETE", "conversations", warm)
+    sandboxes = services.conversations._around.sandboxes
     process = psutil.Process()
-    before = (process.num_fds(), len(asyncio.all_tasks()), process.num_threads())
-    ids = [await api.conversation(title=str(n)) for n in range(20)]
-    results = await asyncio.gather(
-        *(api.call(c, "bash", command=f"echo conversation-{n}") for n, c in enumerate(ids))
-    )
-    for n, result in enumerate(results):
-        assert f"conversation-{n}\n" in text_of(result)
-    await asyncio.gather(*(api.raw("DELETE", "conversations", c) for c in ids))
+
+    def held() -> tuple[int, int, int]:
+        return process.num_fds(), len(asyncio.all_tasks()), process.num_threads()
+
+    async def crowd() -> None:
+        ids = [await api.conversation(title=str(n)) for n in range(20)]
+        results = await asyncio.gather(
+            *(api.call(c, "bash", command=f"echo conversation-{n}") for n, c in enumerate(ids))
+        )
+        for n, result in enumerate(results):
+            assert f"conversation-{n}\n" in text_of(result)
+        await asyncio.gather(*(api.raw("DELETE", "conversations", c) for c in ids))
+
+    await crowd()  # fills the pools of threads and connections, which are bounded and stay
+    before = held()
+    await crowd()
     for _ in range(100):
-        after = (process.num_fds(), len(asyncio.all_tasks()), process.num_threads())
-        if after[0] <= before[0] + 2 and after[1] <= before[1] + 2:
+        after = held()
+        if all(a <= b + 2 for a, b in zip(after, before, strict=True)):
             break
         await asyncio.sleep(0.05)
-    assert after[0] <= before[0] + 2, "descriptors"
-    assert after[1] <= before[1] + 2, "tasks"
-    sandboxes = services.conversations._around.sandboxes
+    assert all(a <= b + 2 for a, b in zip(after, before, strict=True)), (before, after)
     assert await sandboxes.list() == []
-    left = [p for p in (short_dir / "run").iterdir() if not p.name.startswith("guest-")]
-    assert left == []
+    assert [p for p in (short_dir / "run").iterdir() if not p.name.startswith("guest-")] == []
 
 
 _OTHER_PROCESS = """
@@ -75,8 +78,13 @@ async def test_two_server_processes_provision_one_sandbox_and_both_use_it(
 ):
     conversation = await api.conversation()
     other = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _OTHER_PROCESS,
-        str(short_dir / "data"), str(short_dir / "run"), engine_name, conversation,
+        sys.executable,
+        "-c",
+        _OTHER_PROCESS,
+        str(short_dir / "data"),
+        str(short_dir / "run"),
+        engine_name,
+        conversation,
         stdout=subprocess.PIPE,
         env=os.environ,
     )
@@ -89,8 +97,12 @@ async def test_two_server_processes_provision_one_sandbox_and_both_use_it(
     assert len(await services.conversations._around.sandboxes.list()) == 1
     assert "ours" in text_of(ours)
     assert "other" in text_of(theirs)
-    start_time = [line.split()[21] for t in (ours, theirs) for line in text_of(t).split("\n")
-                  if line.startswith("1 (python")]
+    start_time = [
+        line.split()[21]
+        for t in (ours, theirs)
+        for line in text_of(t).split("\n")
+        if line.startswith("1 (python")
+    ]
     assert len(start_time) == 2
     assert start_time[0] == start_time[1]
 
@@ -103,7 +115,11 @@ async def test_a_restarted_server_finds_sandbox_variables_and_the_running_comman
     await api.bash(conversation, "export HERE=1; cd /tmp")
     await api.text(conversation, "python", code="x = 42")
     _, call = await api.json(
-        "POST", "conversations", conversation, "tools", "bash?wait=0",
+        "POST",
+        "conversations",
+        conversation,
+        "tools",
+        "bash?wait=0",
         body={"command": "echo begun; sleep 3; echo ended"},
     )
     await asyncio.sleep(0.5)

@@ -156,12 +156,10 @@ async def test_what_is_no_file_never_hangs(api, make, words):
 
 async def test_an_image_is_shown_as_an_image_and_another_binary_by_type_and_size(api):
     conversation = await api.conversation()
-    png = (
-        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-    )
+    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     await api.bash(conversation, f"echo {png} | base64 -d > a.png; head -c 3000 /dev/urandom > b")
     image = await api.call(conversation, "view", path=f"{W}/a.png")
-    assert [p for p in image["content"] if p["type"] == "image"][0]["media_type"] == "image/png"
+    assert next(p for p in image["content"] if p["type"] == "image")["media_type"] == "image/png"
     binary = await api.text(conversation, "view", path=f"{W}/b")
     assert "binary" in binary.lower()
     assert "3,000" in binary or "3000" in binary or "2.9K" in binary
@@ -170,7 +168,8 @@ async def test_an_image_is_shown_as_an_image_and_another_binary_by_type_and_size
 async def test_uploads_are_read_only_inside(api):
     conversation = await api.conversation()
     shown = await api.bash(
-        conversation, "touch /mnt/user-data/uploads/x; id -u; mount -o remount,rw /mnt/user-data/uploads"
+        conversation,
+        "touch /mnt/user-data/uploads/x; id -u; mount -o remount,rw /mnt/user-data/uploads",
     )
     assert "Read-only file system" in shown
     result = await api.call(

@@ -13,8 +13,8 @@ from .init import Init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, Optional
     from socket import socket
+    from typing import List, Optional
 
 _USAGE = "usage: python -m sandbox_guest [--dial-dir DIR] [--no-init]"
 

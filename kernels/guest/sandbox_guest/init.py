@@ -1,5 +1,4 @@
-"""PID 1: start processes, reap them, tell the server of their end. One thread, no host, no JSON of
-others.
+"""PID 1: start processes, reap them, tell the server of their end.
 
 The rule: this process parses nothing that comes from the host or from user code, so nothing can
 make it fail. The server (dialling, kernels, files) is its child; when that dies it is started
@@ -12,6 +11,7 @@ forks and whatever session it makes, until it ends. So a command's tree can alwa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -204,7 +204,7 @@ def _become(request: Dict[str, Any], fds: List[int], error_fd: int) -> None:
     become_subreaper()
     targets: List[int] = request["fds"]
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100) for fd in [error_fd, *fds]]
-    for fd, target in zip(high[1:], targets):
+    for fd, target in zip(high[1:], targets, strict=False):
         os.dup2(fd, target, inheritable=True)
     os.closerange(max(targets) + 1, high[0])
     os.closerange(high[0] + 1, 4096)
@@ -234,10 +234,8 @@ def _exit_code(status: int) -> int:
 
 
 def _kill(pid: int, number: int = signal.SIGKILL) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.kill(pid, number)
-    except OSError:
-        pass
 
 
 def _children() -> List[int]:
@@ -262,4 +260,3 @@ def _drain(fd: int) -> None:
             pass
     except BlockingIOError:
         pass
-

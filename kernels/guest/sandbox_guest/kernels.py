@@ -6,6 +6,7 @@ record outlive the server process: ``init`` keeps the record and gives it to the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -52,7 +53,12 @@ class Kernels:
                 self._kernels[child.tag["kernel_id"]] = child
 
     def start(
-        self, kernel_id: str, argv: List[str], env: Dict[str, str], cwd: str, connection: Dict[str, Any]
+        self,
+        kernel_id: str,
+        argv: List[str],
+        env: Dict[str, str],
+        cwd: str,
+        connection: Dict[str, Any],
     ) -> Dict[str, Any]:
         """Start a kernel, or give the record of the living one with that id."""
         if not kernel_id or not all(c.isalnum() or c == "-" for c in kernel_id):
@@ -169,10 +175,8 @@ class Kernels:
         child.forget()
         prefix = child.tag["connection"]["ip"]
         for name in [prefix + ".json"] + ["%s-%d" % (prefix, n) for n in range(1, 6)]:
-            try:
+            with contextlib.suppress(OSError):
                 os.unlink(name)
-            except OSError:
-                pass
 
 
 def _replace(word: str, words: Mapping[str, str]) -> str:

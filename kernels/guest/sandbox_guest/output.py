@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import collections
+import contextlib
 import os
 import re
 from typing import Callable, Deque, List, Optional, Union
@@ -44,6 +45,7 @@ class Utf8Pieces:
         return rest
 
     def feed(self, data: bytes, final: bool = False) -> str:
+        """Take bytes; give the text that is complete with them (``final``: all of it)."""
         data = self._rest + data
         self._rest = b""
         if not final:
@@ -97,7 +99,9 @@ class BoundedOutput:
         self._head_left = limit_bytes // 4
         self._tail_bytes = limit_bytes - self._head_left
         self._pieces = Utf8Pieces()
-        self._held: Deque[bytes] = collections.deque()  # after the head; the last of it becomes the tail
+        self._held: Deque[bytes] = (
+            collections.deque()
+        )  # after the head; the last of it becomes the tail
         self._held_bytes = 0
         self._kept: List[bytes] = []  # all that was produced, until the limit is passed
         self._new_spool = new_spool
@@ -232,10 +236,8 @@ def spool_namer(directory: str = SPOOL_DIR) -> Callable[[], str]:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         names = sorted(n for n in os.listdir(directory) if re.match(r"\d{6}\.log$", n))
         for name in names[: max(0, len(names) - KEPT_SPOOLS + 1)]:
-            try:
+            with contextlib.suppress(OSError):
                 os.unlink(os.path.join(directory, name))
-            except OSError:
-                pass
         number = int(names[-1][:6]) + 1 if names else 1
         while True:
             path = os.path.join(directory, "%06d.log" % number)

@@ -1,7 +1,8 @@
-"""Connect a stream to a socket inside: raw bytes both ways, half-close and back-pressure included."""
+"""Connect a stream to a socket inside: raw bytes both ways, half-close and back-pressure too."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from typing import Tuple, Union
@@ -74,7 +75,5 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass

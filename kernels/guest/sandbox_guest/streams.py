@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from typing import Any, Dict
@@ -56,8 +57,6 @@ class Stream:
 
     def close(self) -> None:
         """Close the socket; a thread that waits in ``receive`` wakes up."""
-        try:
+        with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self.socket.close()

@@ -7,6 +7,7 @@ started can leave its tree, by whatever forks and sessions.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -63,7 +64,7 @@ def read_process(pid: int) -> "Process | None":
             os.close(fd)
     except OSError:
         return None
-    left, _, rest = data.partition(b"(")
+    _left, _, rest = data.partition(b"(")
     name, _, rest = rest.rpartition(b")")
     fields = rest.split()
     try:
@@ -162,7 +163,5 @@ class Tree:
 
 
 def _send(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.kill(pid, number)
-    except OSError:
-        pass

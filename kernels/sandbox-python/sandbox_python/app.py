@@ -30,6 +30,8 @@ class SandboxKernelApp(IPKernelApp):  # type: ignore[misc]
 
     name = "sandbox-python"
     kernel_class = Type(SandboxKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
+    # Its default names a client, which would import all that `imports.defer` puts off.
+    blocking_class = Type(klass=object, default_value=object)
 
     @default("outstream_class")
     def _default_outstream_class(self) -> str:

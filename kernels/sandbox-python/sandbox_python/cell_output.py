@@ -102,6 +102,7 @@ class LooseOutput:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = self._left = limit_bytes
+        self._is_cut = False
         self._utf8 = Utf8Pieces()
         self._name = "stdout"
         self._pending = bytearray()
@@ -110,7 +111,7 @@ class LooseOutput:
         """Take output; see `CellOutput.add`."""
         given = self.take() if name != self._name and self._pending else _NOTHING
         self._name = name
-        if self._left > 0:
+        if not self._is_cut:
             self._pending += data
         return [*given, *self.take()] if len(self._pending) >= PIECE_BYTES else given
 
@@ -119,12 +120,11 @@ class LooseOutput:
         if not self._pending:
             return _NOTHING
         data = bytes(self._pending[: self._left])
-        cut = len(self._pending) > self._left
+        self._is_cut = len(self._pending) > self._left
         self._left -= len(data)
         self._pending.clear()
-        text = self._utf8.feed(data, final=cut)
-        if cut:
-            self._left = 0
+        text = self._utf8.feed(data, final=self._is_cut)
+        if self._is_cut:
             text += f"\n{notice(self._limit)}\n"
         return pieces(self._name, text)
 

@@ -37,6 +37,8 @@ class SandboxKernel(IPythonKernel):  # type: ignore[misc]
         parent = self.get_parent("shell")
         header = parent["header"]
         self.outputs.begin(header, _asked_limit(parent))
+        for stream in self._streams():
+            stream.rearm()
         try:
             reply = await super().do_execute(*args, **kwargs)
         except KeyboardInterrupt:  # it came outside the user's code
@@ -70,10 +72,14 @@ class SandboxKernel(IPythonKernel):  # type: ignore[misc]
         return dict(reply, data=bound_bundle(reply.get("data") or {}, self.outputs.limit_bytes))
 
     def _finish(self, header: dict[str, Any]) -> dict[str, Any]:
-        for stream in (sys.stdout, sys.stderr, self._stdout, self._stderr):
-            if isinstance(stream, CellStream):
-                stream.drain()
+        for stream in self._streams():
+            stream.drain()
         return self.outputs.finish(header)
+
+    def _streams(self) -> list[CellStream]:
+        """Give our streams, also while user code has put others in their place."""
+        found = {id(s): s for s in (self._stdout, self._stderr, sys.stdout, sys.stderr)}
+        return [stream for stream in found.values() if isinstance(stream, CellStream)]
 
 
 def _asked_limit(parent: dict[str, Any]) -> Any:

@@ -67,6 +67,10 @@ class CellStream(OutStream):  # type: ignore[misc]
         self._flush_pending = False
         self.outputs.flush(force=True)
 
+    def rearm(self) -> None:
+        """Forget that a flush is due: an interrupt may have come before it was asked for."""
+        self._flush_pending = False
+
     def _write_in_child(self, string: str) -> int:
         fd = getattr(self, "_original_stdstream_fd", 1 if self.name == "stdout" else 2)
         for part in slices(string):

@@ -7,6 +7,7 @@ dropped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -65,7 +66,5 @@ class BackgroundOutput:
                 return
             self._files[fd] = (file_fd, max(0, left - len(data)))
         if file_fd >= 0 and left > 0:
-            try:
+            with contextlib.suppress(OSError):
                 os.write(file_fd, data[:left])
-            except OSError:
-                pass

@@ -6,6 +6,7 @@ back attaches to it by its id. What it keeps for that is bounded by the output l
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -261,7 +262,7 @@ class _Runner:
         return True
 
     def _drain(self, output: BoundedOutput) -> None:
-        """Take what the command had written when its shell ended; bounded, others may still write."""
+        """Take what was written when the shell ended; bounded, others may still write."""
         deadline = time.monotonic() + 1.0
         while not self._at_end and time.monotonic() < deadline:
             try:
@@ -278,10 +279,8 @@ class _Runner:
             return
         self._stopped = why
         if why == "interrupted":
-            try:
+            with contextlib.suppress(OSError):
                 os.killpg(self._shell.child.pid, signal.SIGINT)
-            except OSError:
-                pass
             threading.Thread(target=self._end_after_grace, daemon=True).start()
         else:
             self._end_in_background()

@@ -29,7 +29,7 @@ _MAX_STATE_BYTES = 4 * 1024 * 1024
 # file (read at one go), the permission to start in a pipe. The last words run at the shell's end.
 _SCRIPT = (
     "__sandbox_save() { builtin local s=$?;"
-    " { builtin printf '%s\\0' \"$PWD\"; builtin export -p; } 2>/dev/null >|\"$__sandbox_state\";"
+    ' { builtin printf \'%s\\0\' "$PWD"; builtin export -p; } 2>/dev/null >|"$__sandbox_state";'
     " return $s; };"
     " . /dev/fd/7; exec 7<&-; __sandbox_state=%(state)s; builtin export %(mark)s;"
     " builtin read -r -u 8 __sandbox_command || exit 0;"
@@ -48,7 +48,9 @@ class Shell:
         Its stdout and stderr; ours to read and close.
     """
 
-    def __init__(self, child: Child, tree: Tree, output_fd: int, go_fd: int, command_fd: int) -> None:
+    def __init__(
+        self, child: Child, tree: Tree, output_fd: int, go_fd: int, command_fd: int
+    ) -> None:
         self.child = child
         self.tree = tree
         self.output_fd = output_fd

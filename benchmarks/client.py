@@ -1,0 +1,102 @@
+"""An HTTP client that costs next to nothing: one connection, one request at a time.
+
+It measures servers, so it does no more than a request needs: prepared headers, TCP_NODELAY, one
+``sendall``, the answer by its ``Content-Length``.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+_READ_BYTES = 256 * 1024
+_SECONDS = 120.0
+
+
+class CaseFailed(Exception):
+    """Something did not work that was to be measured."""
+
+
+class Client:
+    """Keeps one connection to a server on loopback.
+
+    Parameters
+    ----------
+    headers : str
+        Further header fields, each ended by CRLF.
+    """
+
+    def __init__(self, port: int, headers: str = "") -> None:
+        self._fields = f"Host: 127.0.0.1:{port}\r\n{headers}"
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def request(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Give status and body of the answer."""
+        head = f"{method} {path} HTTP/1.1\r\n{self._fields}Content-Length: {len(body)}\r\n\r\n"
+        self._socket.sendall(head.encode() + body)
+        data = bytearray()
+        end = -1
+        while end < 0:
+            self._read(data)
+            end = data.find(b"\r\n\r\n")
+        fields = bytes(data[:end]).lower()
+        status = int(fields[9:12])
+        length = 0 if status == 204 else _content_length(fields)
+        while len(data) < end + 4 + length:
+            self._read(data)
+        return status, bytes(data[end + 4 :])
+
+    def _read(self, data: bytearray) -> None:
+        piece = self._socket.recv(_READ_BYTES)
+        if not piece:
+            raise CaseFailed("the server closed the connection")
+        data += piece
+
+
+def _content_length(fields: bytes) -> int:
+    at = fields.find(b"\r\ncontent-length:")
+    if at < 0:
+        raise CaseFailed("an answer without a length")
+    return int(fields[at + 17 :].partition(b"\r\n")[0])
+
+
+class SandboxClient:
+    """The REST API as a benchmark uses it: whatever is no success ends the case."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self._client = Client(port, f"Authorization: token {token}\r\n")
+
+    def close(self) -> None:
+        self._client.close()
+
+    def json(self, method: str, path: str, body: object = None) -> Any:
+        data = b"" if body is None else json.dumps(body).encode()
+        status, answer = self._client.request(method, f"/sandbox/api/{path}", data)
+        if status >= 300:
+            raise CaseFailed(f"{method} {path}: {status} {answer[:300]!r}")
+        return json.loads(answer) if answer else None
+
+    def create(self) -> str:
+        """Give the id of a new conversation."""
+        conversation: str = self.json("POST", "conversations", {"title": "benchmark"})["id"]
+        return conversation
+
+    def delete(self, conversation: str) -> None:
+        self.json("DELETE", f"conversations/{conversation}")
+
+    def conversations(self) -> list[str]:
+        """Give the ids of all that are there."""
+        return [each["id"] for each in self.json("GET", "conversations")["conversations"]]
+
+    def call(self, conversation: str, tool: str, **arguments: object) -> bytes:
+        """Call a tool and give the raw answer; the cheap look at it finds every failure."""
+        path = f"/sandbox/api/conversations/{conversation}/tools/{tool}"
+        status, answer = self._client.request("POST", path, json.dumps(arguments).encode())
+        if status != 200 or b'"is_error": true' in answer[-400:] + answer[:400]:
+            raise CaseFailed(f"{tool}: {status} {answer[:600]!r}")
+        return answer

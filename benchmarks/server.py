@@ -1,0 +1,181 @@
+"""A real Jupyter Server with the extension, a process of its own, and what it must not leave behind.
+
+Everything it has lies in one temporary directory. The rule: whatever ends the benchmark, its
+conversations are deleted, its process is ended, and what its engine still has is removed and
+reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from jupyter_sandbox.engines.base import Engine
+from jupyter_sandbox.engines.bubblewrap import BubblewrapEngine
+from jupyter_sandbox.engines.docker import DockerEngine
+
+from .client import CaseFailed, SandboxClient
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_LOG_BYTES = 4000
+
+
+class BenchServer:
+    """One server on one engine.
+
+    Attributes
+    ----------
+    pid : int
+        Of the server process, for its memory.
+    directory : Path
+        For files of the benchmark; goes with the server.
+    """
+
+    def __init__(self, engine: str, base: Path, profile: Path | None = None) -> None:
+        self.engine = engine
+        self.directory = base
+        self._token = secrets.token_hex(16)
+        self._port = _free_port()
+        self._log = base / "server.log"
+        program = ["-m", "jupyter", "server"]
+        if profile is not None:
+            program = ["-m", "benchmarks.profiled_server", str(profile)]
+        words = [
+            *(sys.executable, *program, "--no-browser", "--ip=127.0.0.1"),
+            *(f"--port={self._port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={base}"),
+            "--ServerApp.jpserver_extensions=jupyter_sandbox=True",
+            *(f"--SandboxApp.engine={engine}", f"--SandboxApp.data_dir={base / 'data'}"),
+            f"--SandboxApp.runtime_dir={base / 'run'}",
+            *(["--allow-root"] if os.getuid() == 0 else []),
+        ]
+        private = {
+            name: str(base / name.lower())
+            for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+        }
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                words,
+                env={**os.environ, **private, "JUPYTER_TOKEN": self._token},
+                cwd=Path(__file__).parents[1],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the benchmark, which then clears up
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_started(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api", timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise CaseFailed(f"the server did not start:\n{self.last_words()}")
+
+    def client(self) -> SandboxClient:
+        """Give a client on a connection of its own."""
+        return SandboxClient(self._port, self._token)
+
+    def last_words(self) -> str:
+        """Give the end of the server's log."""
+        with contextlib.suppress(OSError):
+            return self._log.read_text(errors="replace")[-_LOG_BYTES:]
+        return ""
+
+    def stop(self) -> list[str]:
+        """Delete, end and look; give what had been left behind (and is gone now)."""
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError, CaseFailed):
+                client = self.client()
+                for conversation in client.conversations():
+                    client.delete(conversation)
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        return asyncio.run(self._remove_left())
+
+    async def _remove_left(self) -> list[str]:
+        data = self.directory / "data"
+        try:
+            server_id = (data / "server-id").read_text().strip()
+        except OSError:
+            return []
+        engine: Engine = DockerEngine()
+        if self.engine == "bubblewrap":
+            engine = BubblewrapEngine(state_dir=str(data / "bubblewrap"))
+        try:
+            left = [found.sandbox_id for found in await engine.list(server_id)]
+            for sandbox_id in left:
+                await engine.remove(sandbox_id)
+        finally:
+            await engine.close()
+        return [f"{self.engine} sandbox {sandbox_id}" for sandbox_id in left]
+
+
+@contextlib.contextmanager
+def running_server(engine: str, profile: Path | None = None) -> Iterator[BenchServer]:
+    """Run a server while the block runs; afterwards nothing of it is left.
+
+    Raises
+    ------
+    CaseFailed
+        It did not start, or it left a sandbox behind though all conversations were deleted.
+    """
+    base = Path(tempfile.mkdtemp(prefix="jsb-bench", dir="/tmp"))  # short, for sockets
+    os.chmod(base, 0o755)  # a sandbox's user passes through to what is mounted
+    server = None
+    left: list[str] = []
+    try:
+        server = BenchServer(engine, base, profile)
+        server.wait_started()
+        yield server
+    finally:
+        with _without_interrupts():
+            if server is not None:
+                left = server.stop()
+            subprocess.run(["rm", "-rf", "--one-file-system", "--", str(base)], check=False)
+            shutil.rmtree(base, ignore_errors=True)
+    if left:
+        raise CaseFailed(f"left behind: {', '.join(left)}")
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let a second Ctrl-C wait until the clearing up is done."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
