@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -144,7 +143,6 @@ def running_server(engine: str, profile: Path | None = None) -> Iterator[BenchSe
         It did not start, or it left a sandbox behind though all conversations were deleted.
     """
     base = Path(tempfile.mkdtemp(prefix="jsb-bench", dir="/tmp"))  # short, for sockets
-    os.chmod(base, 0o755)  # a sandbox's user passes through to what is mounted
     server = None
     left: list[str] = []
     try:
@@ -156,7 +154,6 @@ def running_server(engine: str, profile: Path | None = None) -> Iterator[BenchSe
             if server is not None:
                 left = server.stop()
             subprocess.run(["rm", "-rf", "--one-file-system", "--", str(base)], check=False)
-            shutil.rmtree(base, ignore_errors=True)
     if left:
         raise CaseFailed(f"left behind: {', '.join(left)}")
 

@@ -143,6 +143,8 @@ class SandboxApp(ExtensionApp):
             raise
         if not choice.available:
             self.log.error("sandbox engine: none: %s", choice.reason)
+        for warning in choice.warnings:
+            self.log.warning("sandbox engine: %s: %s", choice.engine.name, warning)
         settings = SandboxSettings(
             server_id=await asyncio.to_thread(_server_id, data_dir),
             runtime_dir=runtime_dir,
@@ -169,8 +171,13 @@ class SandboxApp(ExtensionApp):
         if self._sandbox_engine is not None:  # tests put one here
             return Choice(self._sandbox_engine, True, f"{self._sandbox_engine.name}: given")
         docker = DockerEngine(parent=self)
-        bubblewrap = BubblewrapEngine(parent=self, state_dir=data_dir / "bubblewrap")
+        bubblewrap = BubblewrapEngine(parent=self, **self._state_dir(data_dir))
         return await choose(self.engine, docker, bubblewrap)
+
+    def _state_dir(self, data_dir: Path) -> dict[str, Path]:
+        """Give the embedded engine's directory, unless an administrator has set one."""
+        is_set = "state_dir" in self.config.BubblewrapEngine
+        return {} if is_set else {"state_dir": data_dir / "bubblewrap"}
 
     def _owner_of(self, handler: JupyterHandler) -> str:
         provider = type(handler.identity_provider)

@@ -50,7 +50,10 @@ async def test_variables_stay_from_cell_to_cell_and_values_are_shown(guest):
 async def test_output_is_emitted_while_the_cell_runs(guest):
     async with guest.python() as kernel:
         pieces: list[str] = []
-        code = "import time, os\nprint('first', flush=True)\nwhile not os.path.exists('go'): time.sleep(.01)"
+        code = (
+            "import time, os\nprint('first', flush=True)\n"
+            "while not os.path.exists('go'): time.sleep(.01)"
+        )
         cell = asyncio.ensure_future(run(kernel, code, emit=pieces.append))
         await eventually(lambda: pieces == ["first\n"])
         assert not cell.done()
@@ -98,7 +101,8 @@ from IPython.display import display
 import base64
 class Picture:
     def __init__(self, **bundle): self.bundle = bundle
-    def _repr_mimebundle_(self, **_): return {k.replace("_", "/"): v for k, v in self.bundle.items()}
+    def _repr_mimebundle_(self, **_):
+        return {k.replace("_", "/"): v for k, v in self.bundle.items()}
 png = base64.b64encode(b"\\x89PNG\\r\\n\\x1a\\n" + b"0" * 100).decode()
 """
 
@@ -121,8 +125,8 @@ async def test_images_are_given_when_their_first_bytes_say_what_they_are(guest):
 async def test_html_and_svg_are_left_out_in_favour_of_text(guest):
     async with guest.python() as kernel:
         await run(kernel, PICTURE)
-        code = "b = {'text_html': '<script>', 'image_svg+xml': '<svg/>', 'text_plain': 'table'}\nPicture(**b)"
-        assert (await run(kernel, code)).text == "table\n"
+        bundle = "{'text_html': '<script>', 'image_svg+xml': '<svg/>', 'text_plain': 'table'}"
+        assert (await run(kernel, f"Picture(**{bundle})")).text == "table\n"
 
 
 async def test_a_flood_is_cut_with_the_file_named_and_the_host_keeps_its_memory(guest):
@@ -137,7 +141,7 @@ async def test_a_flood_is_cut_with_the_file_named_and_the_host_keeps_its_memory(
             outcome = await run(kernel, code, limit=100_000)
             assert outcome.truncated
             assert outcome.text.endswith("... output truncated (exceeded 100,000 bytes) ...\n")
-            assert len(outcome.text) < 100_000 + 130_000
+            assert len(outcome.text) < 100_000 + 140_000
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert grown < 16 * 1024
         outcome = await run(kernel, "print('z' * 100_000)", limit=10_000)
@@ -167,17 +171,20 @@ def signed(*parts): send(b'<IDS|MSG>', k.session.sign(list(parts)), *parts)
 deep = b'[' * 100_000 + b']' * 100_000
 send(b'nonsense'); send(b'<IDS|MSG>'); send(*[b'a'] * 60); send(*[b'a'] * 500)
 send(b'<IDS|MSG>', b'bad signature', b'{}', b'{}', b'{}', b'{}')
-signed(b'{}', b'{}', b'{}', b'{}'); signed(b'[]', b'{}', b'{}', b'{}'); signed(b'{', b'', b'', b'')
+signed(b'{}', b'{}', b'{}', b'{}'); signed(b'[]', b'{}', b'{}', b'{}'); signed(b'{', b'', b'')
 signed(b'{"msg_type": "stream"}', b'{}', b'{}', deep)
 signed(b'{"msg_type": ["stream"]}', b'{}', b'{}', b'{}')
 signed(b'{"msg_type": "stream", "msg_id": 5}', b'{"msg_id": {"a": 1}}', b'{}', b'{}')
 signed(b'{"msg_type": "stream"}', b'{}', b'{}', b'[' + b'1,' * 2_000_000 + b'1]')
 signed(b'{"msg_type": "stream"}', b'{}', b'{}', b'9' * 1_000_000)
-for content in ({'text': 5}, {'text': None}, {}, {'text': '\\ud800'}):
-    k.session.send(k.iopub_socket, 'stream', content, parent=k.get_parent('shell'))
-for data in (5, None, {'image/png': 5}, {'image/png': '!!'}, {'text/plain': []}):
-    k.session.send(k.iopub_socket, 'display_data', {'data': data}, parent=k.get_parent('shell'))
-k.session.send(k.iopub_socket, 'error', {'traceback': [5, None], 'ename': []}, parent=k.get_parent('shell'))
+import json
+parent = json.dumps({'msg_id': k.get_parent('shell')['header']['msg_id']}).encode()
+def forge(kind, content): signed(b'{"msg_type": "%s"}' % kind, parent, b'{}', content)
+for content in (b'{"text": 5}', b'{"text": null}', b'{}', b'{"text": "\\ud800"}'):
+    forge(b'stream', content)
+for data in (b'5', b'null', b'{"image/png": 5}', b'{"image/png": "!!"}', b'{"text/plain": []}'):
+    forge(b'display_data', b'{"data": ' + data + b'}')
+forge(b'error', b'{"traceback": [5, null], "ename": []}')
 signed(b'{"msg_type": "stream"}', b'{}', b'{}', b'{"text": "' + b'z' * 40_000_000 + b'"}')
 print('survived')
 """
@@ -406,7 +413,7 @@ async def test_detach_leaves_no_task_and_no_socket_and_the_directory_is_private(
     await eventually(lambda: asyncio.all_tasks() <= tasks)
 
 
-async def test_fifty_restarts_leave_no_descriptor_behind(guest):
+async def test_restarts_leave_no_descriptor_behind(guest):
     async with guest.python() as kernel:
         await run(kernel, "1")
         await kernel.restart()

@@ -279,6 +279,7 @@ def test_images_of_a_cell_are_what_they_are_not_what_they_claim():
     ("error", "code", "text"),
     [
         (ToolError("No.", code="no_match"), "no_match", "No."),
+        (ToolError("Died:\n\x1b[31mlast\x1b[0m", code="kernel_died"), "kernel_died", "Died:\nlast"),
         (LimitExceeded("Too much.", status=413), "limit_exceeded", "Too much."),
         (
             Unavailable("the sandbox does not answer", detail="/host/path"),

@@ -21,6 +21,7 @@ from .link import GuestLink, GuestStream
 
 _SLACK_BYTES = 64 * 1024
 _GRACE_SECONDS = 15.0  # the guest ends a tree within 7 s; then the host gives up
+_REFUSALS = {"Refused": "refused", "NotFound": "not_found"}  # the guest's names, our codes
 
 
 class BashKernel:
@@ -71,7 +72,7 @@ class BashKernel:
         try:
             return await self._follow(request, timeout_seconds, limit_bytes, emit)
         except ToolError as exc:
-            if exc.code == "NotFound":
+            if exc.code == "not_found":
                 return None
             raise
 
@@ -133,14 +134,10 @@ class BashKernel:
                 if isinstance(text, str) and kept.add(text):
                     emit(text)
             elif msg_type == reply_type:
-                if content.get("status") == "error" and content.get("ename") in (
-                    "Refused",
-                    "NotFound",
-                ):
+                code = _REFUSALS.get(str(content.get("ename")), "")
+                if content.get("status") == "error" and code:
                     message = str(content.get("evalue"))[:300]
-                    raise ToolError(
-                        f"The command was not run: {message}.", code=str(content["ename"])
-                    )
+                    raise ToolError(f"The command was not run: {message}.", code=code)
                 reply = body
             elif msg_type == "status" and content.get("execution_state") == "idle" and reply:
                 return reply

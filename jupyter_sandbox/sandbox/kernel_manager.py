@@ -7,6 +7,7 @@ tells what was lost), no kernelspec directory a user can write.
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ class SandboxKernelManager(AsyncKernelManager):
 
     @property
     def sandbox_provisioner(self) -> SandboxProvisioner:
-        """The provisioner, which is there before anything is launched."""
+        """The provisioner: ours, whoever else is registered under its name."""
         if self.provisioner is None:
+            self.kernel_id = self.kernel_id or str(uuid.uuid4())
             self.provisioner = SandboxProvisioner(
                 kernel_id=self.kernel_id, kernel_spec=self._kernel_spec, parent=self
             )
@@ -56,6 +58,10 @@ class SandboxKernelManager(AsyncKernelManager):
         for name in ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port"):
             setattr(self, name, 0)  # load_connection_info() keeps what is set
         self.load_connection_info(info)
+
+    async def _async_pre_start_kernel(self, **kw: Any) -> tuple[list[str], dict[str, Any]]:
+        assert self.sandbox_provisioner is not None
+        return await super()._async_pre_start_kernel(**kw)
 
     async def _async_post_start_kernel(self, **kw: Any) -> None:
         # No control socket yet: it would be one more stream to a kernel that is not up.

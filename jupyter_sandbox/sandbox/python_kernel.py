@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from sandbox_guest import protocol
 
-from ..errors import ToolError, Unavailable
+from ..errors import SandboxError, ToolError, Unavailable
 from ..models import Emit, Outcome
 from .cell_result import error_line
 from .dispatcher import Dispatcher, Execution
@@ -186,9 +186,15 @@ class PythonKernel:
         end = await self.manager.sandbox_provisioner.look()
         if end.alive and self._dispatcher is not None:
             return
-        await self._disconnect()
+        error: SandboxError | None = None
         if not end.alive and (end.known or self._state == "idle"):
-            self._note_death(end)
+            how = self._note_death(end)
+            error = ToolError(  # for cells that learn of the end here first
+                f"The Python kernel ended while this cell ran: {how}. {_NEXT} The next call "
+                "starts a new kernel.",
+                code="kernel_died",
+            )
+        await self._disconnect(error)
         self._state = "starting"
         try:
             await self._start()
@@ -227,10 +233,11 @@ class PythonKernel:
         finally:
             await _cancel(ready, ended)
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, error: SandboxError | None = None) -> None:
         dispatcher, self._dispatcher = self._dispatcher, None
         if dispatcher is not None:
-            await dispatcher.close(Unavailable("the connection to the Python kernel was closed"))
+            error = error or Unavailable("the connection to the Python kernel was closed")
+            await dispatcher.close(error)
         await self.manager.sandbox_provisioner.cleanup()
 
     async def _ended(self, after_seconds: float) -> KernelEnd:

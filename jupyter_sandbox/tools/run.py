@@ -11,6 +11,7 @@ from dataclasses import replace
 from ..errors import LimitExceeded, SandboxError, ToolError, Unavailable
 from ..models import Content, TextContent, ToolResult
 from ..sandbox.link import GuestError
+from .ansi import plain
 from .context import ToolContext
 from .registry import Prepared, prepare
 
@@ -42,7 +43,7 @@ async def run_prepared(context: ToolContext, prepared: Prepared) -> ToolResult:
 
 def error_result(error: SandboxError) -> ToolResult:
     """Give the result for an error."""
-    message = error.message.strip() or "the call failed"
+    message = plain(error.message).strip() or "the call failed"  # may quote output
     if isinstance(error, Unavailable):
         message = f"exec failed: {_sentence(message)} A retry may succeed."
     elif isinstance(error, GuestError):

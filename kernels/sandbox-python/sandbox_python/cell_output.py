@@ -166,6 +166,11 @@ class Outputs:
         with self._lock:
             self._running[str(header.get("msg_id", ""))] = (header, CellOutput(bounded))
 
+    def limit_of(self, header: Header) -> int:
+        """Give the limit of the execution that ``header`` names."""
+        running = self._running.get(header.get("msg_id", ""))
+        return self.limit_bytes if running is None else running[1].bounded.limit_bytes
+
     def write(self, header: Header, name: str, data: bytes) -> None:
         """Take output of the execution that ``header`` names."""
         with self._lock:

@@ -27,8 +27,8 @@ def _send_text_first() -> None:
         stream.flush_before_display()
 
 
-def _limit() -> int:
-    return CellStream.outputs.limit_bytes
+def _limit(header: dict[str, Any]) -> int:
+    return CellStream.outputs.limit_of(header)
 
 
 class BoundedPublisher(zmqshell.ZMQDisplayPublisher):  # type: ignore[misc]
@@ -47,7 +47,7 @@ class BoundedPublisher(zmqshell.ZMQDisplayPublisher):  # type: ignore[misc]
     ) -> None:
         """Publish a bundle; see `bounds.bound_bundle`."""
         if isinstance(data, dict):
-            data = bounds.bound_bundle(data, _limit())
+            data = bounds.bound_bundle(data, _limit(self.parent_header))
             metadata = bounds.bound_metadata(metadata)
         super().publish(data, metadata, *args, **kwargs)
 
@@ -59,9 +59,8 @@ class BoundedDisplayHook(ZMQShellDisplayHook):  # type: ignore[misc]
         self, format_dict: dict[str, Any], md_dict: Optional[dict[str, Any]] = None
     ) -> None:
         """Put the bundle into the message; see `bounds.bound_bundle`."""
-        super().write_format_data(
-            bounds.bound_bundle(format_dict, _limit()), bounds.bound_metadata(md_dict)
-        )
+        bundle = bounds.bound_bundle(format_dict, _limit(self.parent_header))
+        super().write_format_data(bundle, bounds.bound_metadata(md_dict))
 
     def log_output(self, format_dict: dict[str, Any]) -> None:
         """Remember the value's text, not its pictures."""

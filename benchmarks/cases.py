@@ -1,0 +1,256 @@
+"""What is measured: each case an arm of ours, its floor and the aim of the project.
+
+A case gets a running server and a `Plan` and gives rows. The rule: no case depends on another; each
+makes its conversation and deletes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .arms import Arm, Sample, alternate, timed
+from .client import CaseFailed, SandboxClient
+from .floors import BareKernel, engine_start, host_command, host_command_to_file, tornado_echo
+from .server import BenchServer
+
+_ECHO = "echo hello"
+_MIB_COMMAND = "head -c 1048576 /dev/zero | tr '\\0' x"
+_FLOOD_COMMAND = "yes | head -c 104857600"
+_LINE = "the quick brown fox jumps over the lazy dog {n:04}\n"
+_TEXT = "".join(_LINE.format(n=n) for n in range(105))[:5120]  # 5 kB in ordinary lines
+_PAUSE_SECONDS = 0.02
+_SETTLE_SECONDS = 1.5  # a new sandbox starts its Python kernel in the background a second later
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report.
+
+    Attributes
+    ----------
+    aim : float or None
+        Largest ratio of the medians that is fine; None where there is none.
+    """
+
+    engine: str
+    case: str
+    ours: Sample
+    floor: Sample
+    against: str
+    aim: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        return self.ours.median / self.floor.median
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """Growth of the server by a flood beyond that by 1 MiB of output, in bytes."""
+
+    engine: str
+    case: str
+    small_bytes: int
+    flood_bytes: int
+    aim_bytes: int
+
+    @property
+    def growth_bytes(self) -> int:
+        return self.flood_bytes - self.small_bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many rounds of each kind."""
+
+    warm: int
+    files: int
+    cells: int
+    colds: int
+    cold_cells: int
+    megabytes: int
+    floods: int
+
+
+FULL = Plan(warm=400, files=300, cells=100, colds=12, cold_cells=6, megabytes=20, floods=5)
+SHORT = Plan(warm=60, files=50, cells=20, colds=3, cold_cells=1, megabytes=4, floods=1)
+
+Case = Callable[[BenchServer, Plan], "list[Row | MemoryRow]"]
+
+
+def warm_bash(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure ``echo hello`` in a sandbox that runs: back to back, and with pauses."""
+    rows: list[Row | MemoryRow] = []
+    with _warm_conversation(server) as (client, conversation):
+        ours = timed(lambda: client.call(conversation, "bash", command=_ECHO))
+        floor = host_command(_ECHO)
+        for case, block, pause in (
+            ("bash echo, back to back", 20, 0.0),
+            ("bash echo, every 20 ms", 1, _PAUSE_SECONDS),
+        ):
+            samples = alternate(ours, floor, plan.warm, block=block, pause_seconds=pause)
+            rows.append(Row(server.engine, case, *samples, "bash -c on the host", 1.5))
+    return rows
+
+
+def file_tools(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure the file tools on 5 kB against an echo of 5 kB."""
+    numbers = itertools.count()
+    with (
+        _warm_conversation(server) as (client, conversation),
+        tornado_echo(_TEXT.encode()) as floor,
+    ):
+        client.call(conversation, "create_file", path="/workspace/viewed.txt", file_text=_TEXT)
+        client.call(conversation, "create_file", path="/workspace/edited.txt", file_text=_TEXT + "marker 0\n")
+
+        def view() -> None:
+            client.call(conversation, "view", path="/workspace/viewed.txt")
+
+        def create() -> None:
+            path = f"/workspace/new/{next(numbers)}.txt"
+            client.call(conversation, "create_file", path=path, file_text=_TEXT)
+
+        edits = itertools.count()
+
+        def replace() -> None:
+            n = next(edits)
+            old, new = f"marker {n}\n", f"marker {n + 1}\n"
+            client.call(
+                conversation, "str_replace", path="/workspace/edited.txt", old_str=old, new_str=new
+            )
+
+        return [
+            Row(
+                server.engine,
+                f"{name} of 5 kB",
+                *alternate(timed(work), floor, plan.files, block=5),
+                "tornado echo",
+                3.0,
+            )
+            for name, work in (("view", view), ("create_file", create), ("str_replace", replace))
+        ]
+
+
+def cold_bash(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure a new conversation's first command against the bare start of an environment."""
+    docker = server.engine == "docker"
+    with _client(server) as client, engine_start(server.engine, server.directory) as floor:
+        ours = _cold(client, lambda c: client.call(c, "bash", command=_ECHO))
+        return [
+            Row(
+                server.engine,
+                "first bash, cold",
+                *alternate(ours, floor, plan.colds),
+                "docker create+start" if docker else "bwrap python -c pass",
+                1.25 if docker else 3.0,
+            )
+        ]
+
+
+def cold_python(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure a new conversation's first cell against an environment plus a bare ipykernel."""
+    kernel = BareKernel()
+    with _client(server) as client, engine_start(server.engine, server.directory) as start:
+        ours = _cold(client, lambda c: client.call(c, "python", code="print('hello')"))
+
+        def floor() -> float:
+            seconds = start()
+            try:
+                return seconds + kernel.start()
+            finally:
+                kernel.close()
+
+        samples = alternate(ours, floor, plan.cold_cells)
+    return [Row(server.engine, "first python, cold", *samples, "engine + bare ipykernel", 1.5)]
+
+
+def warm_python(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure ``pass`` in the conversation's kernel against a bare kernel on the host."""
+    kernel = BareKernel()
+    try:
+        kernel.start()
+        with _warm_conversation(server) as (client, conversation):
+            client.call(conversation, "python", code="pass")
+            ours = timed(lambda: client.call(conversation, "python", code="pass"))
+            samples = alternate(ours, kernel.execute, plan.cells, block=5)
+    finally:
+        kernel.close()
+    return [Row(server.engine, "python pass, warm", *samples, "bare ipykernel")]
+
+
+def outputs(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure 1 MiB and 100 MiB of output, in time and in the server's memory."""
+    with _warm_conversation(server) as (client, conversation):
+
+        def arms(command: str) -> tuple[Arm, Arm]:
+            ours = timed(lambda: client.call(conversation, "bash", command=command))
+            return ours, host_command_to_file(command, server.directory)
+
+        small = alternate(*arms(_MIB_COMMAND), plan.megabytes)
+        small_peak = _peak_of(server.pid, lambda: arms(_MIB_COMMAND)[0]())
+        flood = alternate(*arms(_FLOOD_COMMAND), plan.floods)
+        flood_peak = _peak_of(server.pid, lambda: arms(_FLOOD_COMMAND)[0]())
+    to_file = "the same to a file"
+    return [
+        Row(server.engine, "1 MiB of output", *small, to_file),
+        Row(server.engine, "100 MiB of output", *flood, to_file, 4.0),
+        MemoryRow(server.engine, "server memory, flood", small_peak, flood_peak, 4 * 1024 * 1024),
+    ]
+
+
+CASES: tuple[Case, ...] = (warm_bash, file_tools, outputs, warm_python, cold_bash, cold_python)
+
+
+@contextlib.contextmanager
+def _client(server: BenchServer) -> Iterator[SandboxClient]:
+    client = server.client()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextlib.contextmanager
+def _warm_conversation(server: BenchServer) -> Iterator[tuple[SandboxClient, str]]:
+    """Give a conversation whose sandbox has finished its start."""
+    with _client(server) as client:
+        conversation = client.create()
+        client.call(conversation, "bash", command="true")
+        time.sleep(_SETTLE_SECONDS)
+        client.call(conversation, "python", code="pass")
+        yield client, conversation
+        client.delete(conversation)
+
+
+def _cold(client: SandboxClient, first_call: Callable[[str], object]) -> Arm:
+    """Give the arm from the creation of a conversation to its first result."""
+
+    def arm() -> float:
+        started = time.perf_counter()
+        conversation = client.create()
+        first_call(conversation)
+        seconds = time.perf_counter() - started
+        client.delete(conversation)
+        return seconds
+
+    return arm
+
+
+def _peak_of(pid: int, work: Callable[[], object]) -> int:
+    """Give the peak of a process's resident memory during ``work``, in bytes.
+
+    Source: https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html (5 resets the peak).
+    """
+    with contextlib.suppress(OSError):  # without it the peak is that since the start
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    work()
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    if found is None:
+        raise CaseFailed("the server's memory cannot be read")
+    return int(found[1]) * 1024
