@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PORT ?= 8888
 # A token of your own: make run TOKEN=…; else a new one each time.
-TOKEN ?= $(shell python3 -c 'import secrets; print(secrets.token_hex(16))')
+TOKEN := $(or $(TOKEN),$(shell python3 -c 'import secrets; print(secrets.token_hex(16))'))
 # A company's private certificate authority, for the image and the sandboxes.
 EXTRA_CA ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
@@ -16,8 +16,9 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 run: $(VENV)/.ready
-	$(VENV)/bin/jupyter server --no-browser --ip=127.0.0.1 --port=$(PORT) \
-	  --IdentityProvider.token=$(TOKEN) $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+	@echo 'The server starts; in another terminal:  export JUPYTER_TOKEN=$(TOKEN)'
+	@JUPYTER_TOKEN=$(TOKEN) $(VENV)/bin/jupyter server --no-browser --ip=127.0.0.1 --port=$(PORT) \
+	  $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 # The image for the docker engine. On a machine that reaches no image registry the base image is
 # made with mmdebstrap.

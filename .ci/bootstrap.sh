@@ -50,8 +50,10 @@ wait_for_docker() {
 }
 
 # Plain dockerd copes with cgroup v1 and v2. Where the kernel has no netfilter, no bridge can be made:
-# sandboxes have no network and the image is built on the host's, so nothing here misses it. Where
-# overlay cannot be stacked (a container on overlay), vfs works: slow, and one copy for each layer.
+# sandboxes have no network and the image is built on the host's, so nothing here misses it.
+# --bridge=none also deletes docker0, so it must stay the second choice, and never run beside another
+# daemon. Where overlay cannot be stacked (a container on overlay), vfs works: slow, with one
+# copy for each layer.
 start_docker() {
     local pid flags no_bridge="--iptables=false --ip6tables=false --bridge=none"
     for flags in "" "$no_bridge" "$no_bridge --storage-driver=vfs"; do

@@ -37,6 +37,13 @@ from .stores.share_store import DirectoryShareStore
 from .tools.calls import Calls
 
 
+_FIRST_CALL = """the first call to a sandbox:
+    id=$(curl -s -H "Authorization: token $JUPYTER_TOKEN" -X POST %s \\
+         | python3 -c 'import json,sys; print(json.load(sys.stdin)["id"])')
+    curl -s -H "Authorization: token $JUPYTER_TOKEN" %s/$id/tools/bash -d '{"command": "echo hello"}'\
+"""
+
+
 class SandboxApp(ExtensionApp):
     """A private Linux machine for every conversation with an AI assistant."""
 
@@ -104,9 +111,9 @@ class SandboxApp(ExtensionApp):
         """Build the parts at the server's start and say which engine is used and why."""
         with contextlib.suppress(Unavailable):  # said in the log; requests try again
             services = await self.ready()
-            base = url_path_join(serverapp.connection_url, "sandbox/api/conversations")
+            url = url_path_join(serverapp.connection_url, "sandbox/api/conversations")
             self.log.info("sandbox engine: %s", services.engine_reason)
-            self.log.info("sandbox API: %s", base)
+            self.log.info(_FIRST_CALL, url, url)
 
     async def ready(self) -> Services:
         """Give the parts; the first caller builds them."""

@@ -119,13 +119,13 @@ async def test_a_host_that_does_not_read_stops_the_kernel(guest):
         await eventually(lambda: peer.writers)
         peer.writers[0].write(GREETING)
         written = 0
-        with pytest.raises(TimeoutError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
                 while written < 200 * 1024 * 1024:
                     peer.writers[0].write(frame(b"x" * 100_000))
                     await peer.writers[0].drain()
                     written += 100_000
-        assert written < 8 * 1024 * 1024
+        assert 0 < written < 8 * 1024 * 1024
         writer.close()
         await eventually(lambda: not relay._connections)
 
@@ -143,7 +143,6 @@ async def test_connections_are_bounded(guest, monkeypatch):
 
 async def test_close_is_idempotent_and_leaves_neither_task_nor_socket(guest):
     async with guest.link() as link:
-        tasks = asyncio.all_tasks()
         relay = KernelRelay(link, str(guest.work / "r"), guest.directory / "made" / "l")
         await relay.start()
         directory = guest.directory / "made"
@@ -156,7 +155,8 @@ async def test_close_is_idempotent_and_leaves_neither_task_nor_socket(guest):
         assert os.listdir(directory) == []
         for _, writer in opened:
             writer.close()
-        await eventually(lambda: asyncio.all_tasks() <= tasks)
+        left = [t for t in asyncio.all_tasks() if "KernelRelay" in repr(t.get_coro())]
+        assert left == []
 
 
 async def test_a_path_too_long_for_a_socket_is_said_and_leaves_nothing(guest):

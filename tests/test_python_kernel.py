@@ -257,7 +257,9 @@ async def test_a_kernel_that_dies_ends_the_cell_and_is_back_at_the_next_call(gue
         await run(kernel, "x = 5; open('file', 'w').write('kept')")
         begun = time.monotonic()
         with pytest.raises(ToolError) as caught:
-            await run(kernel, f"print('last words', flush=True)\n{code}")
+            await run(
+                kernel, f"print('last words', flush=True)\nimport time; time.sleep(.05)\n{code}"
+            )
         assert time.monotonic() - begun < 3
         assert caught.value.code == "kernel_died"
         message = caught.value.message

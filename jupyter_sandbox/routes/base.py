@@ -10,7 +10,7 @@ import functools
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
@@ -62,7 +62,7 @@ def endpoint(
 
     # The check above takes the place of the server's own (which answers 403, or a login page).
     run.__allow_unauthenticated = True  # type: ignore[attr-defined]
-    return run
+    return cast("Callable[Concatenate[H, P], Coroutine[Any, Any, None]]", run)
 
 
 @web.stream_request_body

@@ -316,7 +316,9 @@ class PythonKernel:
         how = self._note_death(end)
         last = execution.result.text[-_LAST_OUTPUT:].strip()
         said = f" The last it printed:\n{last}" if last else ""
-        what = "while this cell ran" if execution.started.is_set() else "before this cell was run"
+        # A sudden end can take the message with it that the cell has begun.
+        ran = execution.started.is_set() or execution.first.is_set()
+        what = "while this cell ran" if ran else "before this cell was run"
         error = ToolError(
             f"The Python kernel ended {what}: {how}. {_NEXT} The next call starts a new "
             f"kernel.{said}",

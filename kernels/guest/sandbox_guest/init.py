@@ -74,7 +74,8 @@ class Init:
         gc.freeze()  # fewer pages to copy in the children
         self._start_server()
         while not self._ending:
-            readable, _, _ = select.select([wake_read, self._socket], [], [])
+            watched: List[Any] = [wake_read, self._socket]
+            readable, _, _ = select.select(watched, [], [])
             if wake_read in readable:
                 _drain(wake_read)
                 self._reap()

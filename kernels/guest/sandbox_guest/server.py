@@ -11,7 +11,7 @@ import platform
 import socket
 import sys
 import threading
-from typing import Dict, NamedTuple
+from typing import Callable, Dict, NamedTuple
 
 from . import __version__, protocol
 from .bash.executions import Executions
@@ -81,7 +81,7 @@ def serve(sock: socket.socket, settings: Settings) -> None:
         else:
             stream.send({"error": {"code": "unknown_target", "message": "unknown target"}})
 
-    services = {
+    services: Dict[str, Callable[[Stream], None]] = {
         protocol.CONTROL: control.serve,
         protocol.FILES: serve_files,
         protocol.BASH: lambda stream: serve_bash(stream, executions),

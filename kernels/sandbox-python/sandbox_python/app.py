@@ -1,5 +1,8 @@
 """The application: ipykernel's, without history, debugger, parent poller and greeting."""
 
+# mypy: disallow-untyped-calls=False
+# (ipykernel's own functions have no annotations)
+
 from __future__ import annotations
 
 import os
@@ -21,7 +24,7 @@ from .kernel import SandboxKernel  # noqa: E402
 from .streams import CellStream  # noqa: E402
 
 
-class SandboxKernelApp(IPKernelApp):  # type: ignore[misc]
+class SandboxKernelApp(IPKernelApp):
     """Starts a `SandboxKernel`.
 
     In the environment ``SANDBOX_OUTPUT_BYTES`` bounds the text of a cell and ``SANDBOX_SPOOL_DIR``
@@ -31,7 +34,7 @@ class SandboxKernelApp(IPKernelApp):  # type: ignore[misc]
     name = "sandbox-python"
     kernel_class = Type(SandboxKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
     # Its default names a client, which would import all that `imports.defer` puts off.
-    blocking_class = Type(klass=object, default_value=object)
+    blocking_class: Any = Type(klass=object, default_value=object)
 
     @default("outstream_class")
     def _default_outstream_class(self) -> str:
@@ -69,7 +72,7 @@ class SandboxKernelApp(IPKernelApp):  # type: ignore[misc]
 
     def init_kernel(self) -> None:
         """Make the kernel."""
-        self.kernel_class.outputs = CellStream.outputs
+        SandboxKernel.outputs = CellStream.outputs
         super().init_kernel()
 
     def _send_text(self, header: Header, name: str, text: str) -> None:

@@ -70,7 +70,7 @@ class CellOutput:
 
     def add(self, name: str, data: bytes) -> Sequence[Piece]:
         """Take output; give what is to be sent before it can wait for the timer."""
-        given = _NOTHING
+        given: Sequence[Piece] = _NOTHING
         if name != self._name:
             if self._pending and self._is_prompt:
                 given = self.take()
@@ -179,11 +179,18 @@ class Outputs:
             if given:
                 self._send_all(owner, given)
 
-    def flush(self, force: bool = False) -> None:
-        """Send what waits; ``force`` also when that makes many small messages."""
+    def flush(self, force: bool = False) -> bool:
+        """Send what waits, ``force`` also when that makes many small messages; say if any was."""
+        sent = False
         with self._lock:
-            for owner, output in [*self._running.values(), *self._loose.values()]:
-                self._send_all(owner, output.take() if force else output.flush())
+            outputs: list[tuple[Header, CellOutput | LooseOutput]] = []
+            outputs += self._running.values()
+            outputs += self._loose.values()
+            for owner, output in outputs:
+                given = output.take() if force else output.flush()
+                self._send_all(owner, given)
+                sent = sent or bool(given)
+        return sent
 
     def finish(self, header: Header) -> dict[str, Any]:
         """Send the rest of an execution's text; give what the reply's metadata say of it."""

@@ -1,5 +1,8 @@
 """The kernel: ipykernel's, with one bounded output for each execution and without a debugger."""
 
+# mypy: disallow-untyped-calls=False
+# (ipykernel's own functions have no annotations)
+
 from __future__ import annotations
 
 import signal
@@ -18,7 +21,7 @@ from .streams import CellStream
 _MAX_LIMIT_BYTES = 64 * 1024 * 1024
 
 
-class SandboxKernel(IPythonKernel):  # type: ignore[misc]
+class SandboxKernel(IPythonKernel):
     """Executes cells. Before a reply is sent, all text of the cell has been."""
 
     shell_class = Type(ZMQInteractiveShell)

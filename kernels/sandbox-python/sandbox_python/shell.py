@@ -4,6 +4,9 @@ IPython keeps whatever a cell prints and displays for ``%notebook``, for ever: 1
 300 MiB kept, and each ``write`` costs ten times as much. Here it keeps the text of values only.
 """
 
+# mypy: disallow-untyped-calls=False
+# (ipykernel's own functions have no annotations)
+
 from __future__ import annotations
 
 import contextlib
@@ -31,7 +34,7 @@ def _limit(header: dict[str, Any]) -> int:
     return CellStream.outputs.limit_of(header)
 
 
-class BoundedPublisher(zmqshell.ZMQDisplayPublisher):  # type: ignore[misc]
+class BoundedPublisher(zmqshell.ZMQDisplayPublisher):
     """``display()``: bundles within bounds, after the text that was written before them."""
 
     def _flush_streams(self) -> None:
@@ -52,7 +55,7 @@ class BoundedPublisher(zmqshell.ZMQDisplayPublisher):  # type: ignore[misc]
         super().publish(data, metadata, *args, **kwargs)
 
 
-class BoundedDisplayHook(ZMQShellDisplayHook):  # type: ignore[misc]
+class BoundedDisplayHook(ZMQShellDisplayHook):
     """The value of a cell's last expression, within bounds."""
 
     def write_format_data(
@@ -74,7 +77,7 @@ class BoundedDisplayHook(ZMQShellDisplayHook):  # type: ignore[misc]
         super().finish_displayhook()
 
 
-class ZMQInteractiveShell(zmqshell.ZMQInteractiveShell):  # type: ignore[misc]
+class ZMQInteractiveShell(zmqshell.ZMQInteractiveShell):
     """The shell. Libraries look at the name of its class to know that they run in Jupyter."""
 
     display_pub_class = Type(BoundedPublisher)

@@ -5,6 +5,9 @@ each write goes to the bounded output of its execution at once. The rule: no pat
 a forked child writes to the captured descriptor, and its parent reads that.
 """
 
+# mypy: disallow-untyped-calls=False
+# (ipykernel's own functions have no annotations)
+
 from __future__ import annotations
 
 import os
@@ -20,9 +23,10 @@ from .cell_output import PIECE_BYTES, Outputs, encode, slices
 
 _DRAIN_BYTES = 4 * 1024 * 1024
 _DRAIN_SECONDS = 0.5
+_FLUSH_SECONDS = 1.0
 
 
-class CellStream(OutStream):  # type: ignore[misc]
+class CellStream(OutStream):
     """One of the two streams; both share ``outputs``, which the application sets before."""
 
     outputs: ClassVar[Outputs]
@@ -55,9 +59,14 @@ class CellStream(OutStream):  # type: ignore[misc]
         return len(string)
 
     def flush(self) -> None:
-        """Send what was written. The order of messages is kept without waiting for the sender."""
-        if self.pub_thread is not None and self._is_master_process():
-            self.outputs.flush()
+        """Send what was written, and wait until it is sent: the next line may end the process."""
+        pub = self.pub_thread
+        if pub is None or not self._is_master_process() or not self.outputs.flush():
+            return
+        if pub.thread.is_alive() and pub.thread is not threading.current_thread():
+            sent = threading.Event()
+            pub.schedule(sent.set)
+            sent.wait(_FLUSH_SECONDS)
 
     def flush_before_display(self) -> None:
         """Send what was written even if that makes many messages: a display follows it."""
@@ -112,8 +121,11 @@ class CellStream(OutStream):  # type: ignore[misc]
 
     def _read_some(self) -> bool:
         """Pass on one piece; False when the pipe has ended."""
+        fid = self._fid
+        if fid is None:
+            return False
         try:
-            data = os.read(self._fid, PIECE_BYTES)
+            data = os.read(fid, PIECE_BYTES)
         except BlockingIOError:
             return True
         if not data or not self._should_watch:
