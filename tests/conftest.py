@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 from tornado.httpclient import HTTPClientError
+
+from jupyter_sandbox.errors import Unavailable
 
 pytest_plugins = ["pytest_jupyter.jupyter_server"]
 
@@ -116,8 +119,9 @@ def api(jp_serverapp, jp_fetch, jp_asyncio_loop, jp_server_config):
         services = await app.ready()
         sandboxes = services.conversations._around.sandboxes
         await app.stop_extension()
-        for found in await sandboxes.list():
-            await sandboxes.remove(found.sandbox_id)
+        with contextlib.suppress(Unavailable):  # of an engine that is made to fail
+            for found in await sandboxes.list():
+                await sandboxes.remove(found.sandbox_id)
         await sandboxes.engine.close()
 
     jp_asyncio_loop.run_until_complete(remove_all())

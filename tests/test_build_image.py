@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import ssl
 import subprocess
 import sys
@@ -15,6 +15,7 @@ import docker
 import pytest
 from docker.errors import APIError, ImageNotFound
 from docker.models.containers import Container
+
 from jupyter_sandbox.cli import base_image, build_image, image_context
 from jupyter_sandbox.cli.base_image import bootstrap_base, ensure_base, mmdebstrap_command
 from jupyter_sandbox.cli.build_error import ImageBuildError
@@ -137,7 +138,7 @@ def test_a_bundle_is_split_without_its_comments_and_repetitions() -> None:
 
 
 def test_line_ends_and_line_lengths_of_certificates_are_made_plain() -> None:
-    head, *body, foot = ONE.split()[0:0] or ONE.strip().splitlines()
+    head, *body, foot = ONE.splitlines()
     windows = "\r\n".join([head, "".join(body), foot])
     assert split_certificates(windows) == [ONE]
 
@@ -474,6 +475,10 @@ def container() -> Iterator[Container]:
         client.close()
 
 
+CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+CA_VARIABLES = (
+    "PIP_CERT SSL_CERT_FILE REQUESTS_CA_BUNDLE NODE_EXTRA_CA_CERTS GIT_SSL_CAINFO CURL_CA_BUNDLE"
+)
 HELLO_GO = r'package main\nimport "fmt"\nfunc main() { fmt.Println("hello") }\n'
 KERNEL_IMPORT = """\
 import subprocess, sys, time
@@ -490,7 +495,7 @@ for root in (sysconfig.get_path("stdlib"), *site.getsitepackages()):
     for directory, _, files in os.walk(root):
         for name in files:
             path = os.path.join(directory, name)
-            if name.endswith(".py") and directory.count("lib2to3/tests") == 0:
+            if name.endswith(".py"):
                 cached = importlib.util.cache_from_source(path)
                 with open(cached, "rb") as file:
                     stamp = int.from_bytes(file.read(12)[8:], "little")
@@ -506,30 +511,31 @@ print("all compiled")
         (
             "python -c 'import numpy, pandas, matplotlib, openpyxl, docx, pptx, PIL, pypdf, "
             "reportlab; print(1)'",
-            "1",
+            "^1$",
         ),
         (
             "python -c 'import bs4, lxml, requests, scipy, seaborn, sklearn, statsmodels, sympy, "
             "tabulate, xlsxwriter, yaml; print(1)'",
-            "1",
+            "^1$",
         ),
-        ("node -e 1 && echo ok", "ok"),
-        ("npm --version", "11."),
-        ("npx --version", "11."),
-        ("npm prefix --global", "/usr/local"),
-        ("go version", "go version go1."),
-        (f"cd /tmp && printf '{HELLO_GO}' > hello.go && go run hello.go", "hello"),
-        ("git --version", "git version"),
-        ("pip --version", "pip "),
-        ("pip --version", "(python 3.11)"),
+        ("node -e 1 && echo ok", "^ok$"),
+        ("npm --version", r"^11\."),
+        ("npx --version", r"^11\."),
+        ("npm prefix --global", "^/usr/local$"),
+        ("go version", r"^go version go1\."),
+        (f"cd /tmp && printf '{HELLO_GO}' > hello.go && go run hello.go", "^hello$"),
+        ("git --version", "^git version"),
+        ("pip --version", r"\(python 3\.11\)$"),
         ("pip install --no-index --dry-run numpy", "already satisfied"),
-        ("python3 -m venv /tmp/venv && /tmp/venv/bin/pip --version", "/tmp/venv/"),
-        (f"python -c '{KERNEL_IMPORT}'", "fast"),
-        (f"python -c '{STALE_BYTECODE}'", "all compiled"),
-        ("pwd", "/workspace"),
-        ("ls -d /mnt/user-data/uploads /mnt/user-data/outputs /run/jupyter-sandbox", "outputs"),
-        ("ls /var/lib/apt/lists /root/.cache | grep -v '^/\\|^$\\|^go-build\\|^matplotlib'; :", ""),
-        ("grep -c BEGIN $SSL_CERT_FILE $PIP_CERT $NODE_EXTRA_CA_CERTS", "ca-certificates.crt:"),
+        ("python3 -m venv /tmp/venv && /tmp/venv/bin/pip --version", "from /tmp/venv/"),
+        ("env -i bash -lc 'node --version && go version && npm --version'", r"^11\."),
+        (f"python -c '{KERNEL_IMPORT}'", "^fast$"),
+        (f"python -c '{STALE_BYTECODE}'", "^all compiled$"),
+        ("pwd", "^/workspace$"),
+        ("ls -d /mnt/user-data/uploads /mnt/user-data/outputs /run/jupyter-sandbox", "uploads$"),
+        ("ls /root/.cache", r"\Ago-build\nmatplotlib\n\Z"),
+        ("ls -A /var/lib/apt/lists | wc -l", "^0$"),
+        (f"for v in {CA_VARIABLES}; do echo ${{!v}}; done | sort -u", rf"\A{CA_FILE}\n\Z"),
     ],
 )
 def test_the_image_holds_what_assistants_need(
@@ -538,13 +544,4 @@ def test_the_image_holds_what_assistants_need(
     code, output = container.exec_run(["bash", "-c", line])
     text = output.decode()
     assert code == 0, text
-    assert expected in text if expected else text == ""
-
-
-@pytest.mark.docker
-def test_the_bootstrap_script_finds_nothing_left_to_do() -> None:
-    script = Path(__file__).parents[1] / ".ci" / "bootstrap.sh"
-    assert shutil.which("docker")
-    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=170)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("bootstrap: ready: Docker"), done.stdout
+    assert re.search(expected, text, re.MULTILINE), text

@@ -65,7 +65,7 @@ class BubblewrapEngine(ConfigurableEngine):
 
     state_dir = DirectoryTrait(
         help="""Directory for the records by which a new server process finds running sandboxes.
-        Default: "jupyter_sandbox/bubblewrap" in Jupyter's data directory."""
+        Default: "bubblewrap" in the extension's data directory."""
     ).tag(config=True)
 
     data_dir = DirectoryTrait(

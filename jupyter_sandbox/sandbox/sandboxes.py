@@ -17,8 +17,10 @@ import os
 import secrets
 import shutil
 import socket
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from ..engines.base import (
     DIAL_TARGET,
@@ -34,6 +36,11 @@ from ..errors import Unavailable
 from .bundle import prepare_bundle
 from .link import GuestLink
 from .sandbox import Sandbox
+
+_ENGINE_SECONDS = 60.0
+_ABANDON_SECONDS = 5.0
+
+T = TypeVar("T")
 
 GUEST_ARGV = ("{python}", "-S", "-s", "-m", "sandbox_guest")
 
@@ -81,12 +88,17 @@ class Sandboxes:
             The engine refused, or the guest did not dial in time.
         """
         home = self._home(sandbox_id)
+        sandbox: Sandbox | None = None
         async with self._starts:
             try:
                 sandbox = await self._open(sandbox_id)
-                await self.engine.start(await self._spec(sandbox_id))
-                await sandbox.link.wait_connected(self.settings.start_timeout_seconds)
+                spec = await self._spec(sandbox_id)
+                seconds = self.settings.start_timeout_seconds
+                await _bounded(self.engine.start(spec), seconds)
+                await sandbox.link.wait_connected(seconds)
             except BaseException as exc:
+                if sandbox is not None:
+                    await asyncio.shield(sandbox.detach())
                 await asyncio.shield(self._abandon(sandbox_id, home))
                 if isinstance(exc, OSError):
                     raise Unavailable(
@@ -98,11 +110,11 @@ class Sandboxes:
 
     async def attach(self, sandbox_id: str, timeout_seconds: float = 10.0) -> Sandbox | None:
         """Give a sandbox that another or an earlier process made; None when it is not there."""
-        found = await self.engine.inspect(sandbox_id)
+        found = await _bounded(self.engine.inspect(sandbox_id))
         if found is None or found.state is EngineState.EXITED:
             return None
         if found.state is EngineState.PAUSED:
-            await self.engine.resume(sandbox_id)
+            await _bounded(self.engine.resume(sandbox_id))
         sandbox = await self._open(sandbox_id)
         try:
             await sandbox.link.wait_connected(timeout_seconds)
@@ -113,13 +125,13 @@ class Sandboxes:
 
     async def remove(self, sandbox_id: str) -> None:
         """End an environment and remove all it left. A missing one is fine."""
-        await self.engine.remove(sandbox_id)
+        await _bounded(self.engine.remove(sandbox_id))
         await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id), True)
 
     async def why_gone(self, sandbox_id: str) -> str:
         """Give a sentence on what became of an environment, for the model."""
         try:
-            found = await self.engine.inspect(sandbox_id)
+            found = await _bounded(self.engine.inspect(sandbox_id))
         except Unavailable:
             return "its engine does not answer"
         if found is None:
@@ -130,7 +142,7 @@ class Sandboxes:
 
     async def list(self) -> list[EngineSandbox]:
         """Give all environments of this installation."""
-        return await self.engine.list(self.settings.server_id)
+        return await _bounded(self.engine.list(self.settings.server_id))
 
     def _home(self, sandbox_id: str) -> Path:
         return self.settings.runtime_dir / sandbox_id[:12]
@@ -171,8 +183,18 @@ class Sandboxes:
 
     async def _abandon(self, sandbox_id: str, home: Path) -> None:
         with contextlib.suppress(Unavailable):
-            await self.engine.remove(sandbox_id)
+            # What a hanging engine leaves is removed when the conversation provisions again.
+            await _bounded(self.engine.remove(sandbox_id), _ABANDON_SECONDS)
         await asyncio.to_thread(shutil.rmtree, home, True)
+
+
+async def _bounded(work: Awaitable[T], seconds: float = _ENGINE_SECONDS) -> T:
+    """Give what an engine's verb gives, or raise ``Unavailable`` when it takes too long."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise Unavailable("the sandbox engine does not answer", status=504) from None
 
 
 def _remove_dead_sockets(dial: Path) -> None:

@@ -148,7 +148,7 @@ async def test_the_same_key_gives_the_same_conversation(api):
 
 async def test_conversations_are_listed_newest_first_in_pages(api):
     ids = [await api.conversation(title=str(n)) for n in range(5)]
-    status, page = await api.json("GET", "conversations?limit=3")
+    _status, page = await api.json("GET", "conversations?limit=3")
     assert [c["id"] for c in page["conversations"]] == ids[:1:-1]
     _status, rest = await api.json("GET", f"conversations?limit=3&after={page['next']}")
     assert [c["id"] for c in rest["conversations"]] == ids[1::-1]

@@ -32,7 +32,7 @@ class SandboxKernelApp(IPKernelApp):
     """
 
     name = "sandbox-python"
-    kernel_class = Type(SandboxKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
+    kernel_class: Any = Type(SandboxKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
     # Its default names a client, which would import all that `imports.defer` puts off.
     blocking_class: Any = Type(klass=object, default_value=object)
 

@@ -1,0 +1,93 @@
+"""What an assistant sees when an engine fails: a clear text in bounded time, and recovery."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from jupyter_sandbox import testing
+from tests.conftest import text_of
+
+
+@pytest.fixture
+def engine_name():
+    return "auto"  # replaced below, before anything is built
+
+
+@pytest.fixture
+def sandbox_config():
+    return {"SandboxApp": {"start_timeout_seconds": 2.0}}
+
+
+@pytest.fixture
+def given(jp_serverapp):
+    """Make the server use this engine."""
+
+    def use(engine):
+        jp_serverapp.web_app.settings["jupyter_sandbox"]._sandbox_engine = engine
+        return engine
+
+    return use
+
+
+async def test_an_engine_that_is_down_is_said_and_a_retry_may_succeed(given, api):
+    given(testing.EngineThatIsDown())
+    conversation = await api.conversation()
+    result = await api.call(conversation, "bash", command="echo hello")
+    assert result["is_error"]
+    assert result["code"] == "unavailable"
+    assert text_of(result).startswith("exec failed: ")
+    assert "retry" in text_of(result)
+    _, model = await api.json("GET", "conversations", conversation)
+    assert model["state"] == "error"
+
+
+async def test_an_engine_that_fails_once_is_asked_again_by_the_next_call(given, api):
+    given(testing.EngineThatFailsToStart(failures=1))
+    conversation = await api.conversation()
+    first = await api.call(conversation, "bash", command="echo hello")
+    second = await api.call(conversation, "bash", command="echo hello")
+    assert text_of(first).startswith("exec failed: ")
+    assert "hello\n[exit code 0" in text_of(second)
+    assert "[New sandbox" in text_of(second)
+
+
+@pytest.mark.parametrize("kind", ["EngineThatStartsNoGuest", "EngineThatHangs"])
+async def test_a_sandbox_that_never_answers_is_given_up_in_bounded_time(
+    given, api, kind, short_dir
+):
+    engine = given(getattr(testing, kind)())
+    conversation = await api.conversation()
+    started = time.monotonic()
+    result = await api.call(conversation, "bash", command="echo hello")
+    assert time.monotonic() - started < 10
+    assert text_of(result).startswith("exec failed: ")
+    assert [p for p in (short_dir / "run").iterdir() if not p.name.startswith("guest-")] == []
+    if kind == "EngineThatHangs":
+        engine.release()
+
+
+async def test_a_sandbox_that_dies_under_a_command_is_said_and_replaced(given, api):
+    engine = given(testing.FakeEngine())
+    conversation = await api.conversation()
+    await api.bash(conversation, "echo warm")
+    _, call = await api.json(
+        "POST",
+        "conversations",
+        conversation,
+        "tools",
+        "bash?wait=1",
+        body={"command": "echo begun; sleep 60"},
+    )
+    for sandbox_id in engine._records.ids():
+        await engine.kill(sandbox_id)
+    _, done = await api.json(
+        "GET", "conversations", conversation, "calls", call["call_id"] + "?wait=20"
+    )
+    assert done["is_error"]
+    assert text_of(done).startswith("exec failed: ")
+    after = await api.bash(conversation, "echo back")
+    assert "The previous sandbox is gone" in after
+    assert "back\n[exit code 0" in after
+
