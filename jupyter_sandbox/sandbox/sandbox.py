@@ -33,13 +33,20 @@ class Sandbox:
     """
 
     def __init__(
-        self, sandbox_id: str, link: GuestLink, private_dir: Path, log: logging.Logger
+        self,
+        sandbox_id: str,
+        link: GuestLink,
+        private_dir: Path,
+        log: logging.Logger,
+        workspace: str = "/workspace",
     ) -> None:
         self.sandbox_id = sandbox_id
         self.link = link
         self.files = GuestFiles(link)
         self.bash = BashKernel(link)
-        self.python = PythonKernel(link, sandbox_id=sandbox_id, private_dir=private_dir, log=log)
+        self.python = PythonKernel(
+            link, sandbox_id=sandbox_id, private_dir=private_dir, log=log, cwd=workspace
+        )
         self._log = log
         self._warm_up: asyncio.Task[None] | None = None
 

@@ -159,7 +159,7 @@ class Sandboxes:
         _remove_dead_sockets(dial)
         link = GuestLink(dial, self._socket_name, self._log)
         await link.start()
-        return Sandbox(sandbox_id, link, private, self._log)
+        return Sandbox(sandbox_id, link, private, self._log, self.settings.workspace_path)
 
     async def _spec(self, sandbox_id: str) -> SandboxSpec:
         settings = self.settings
