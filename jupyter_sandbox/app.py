@@ -100,7 +100,9 @@ class SandboxApp(ExtensionApp):
         return f"{base}/jupyter-sandbox"
 
     def initialize_settings(self) -> None:
-        """Give handlers a way to this app."""
+        """Give handlers a way to this app; a wrong setting fails here, at the server's start."""
+        self._limits = SandboxLimits(parent=self).to_limits()
+        self._resources = SandboxResources(parent=self).to_resources()
         self.settings["jupyter_sandbox"] = self
 
     def initialize_handlers(self) -> None:
@@ -140,7 +142,6 @@ class SandboxApp(ExtensionApp):
         data_dir, runtime_dir = Path(self.data_dir), Path(self.runtime_dir)
         for directory in (data_dir, runtime_dir):
             _make_private(directory)
-        limits = SandboxLimits(parent=self).to_limits()
         database = Database(self.db_url or f"sqlite:///{data_dir / 'sandbox.db'}")
         try:
             await database.open()
@@ -156,13 +157,13 @@ class SandboxApp(ExtensionApp):
             server_id=await asyncio.to_thread(_server_id, data_dir),
             runtime_dir=runtime_dir,
             start_timeout_seconds=self.start_timeout_seconds,
-            resources=SandboxResources(parent=self).to_resources(),
+            resources=self._resources,
         )
         sandboxes = Sandboxes(choice.engine, settings, self.log)
         around = Surroundings(database, sandboxes, secrets.token_hex(8), self.log)
         shares = DirectoryShareStore(data_dir / "shares")
         conversations = Conversations(around, shares)
-        calls = Calls(conversations, database, shares, limits, self.log)
+        calls = Calls(conversations, database, shares, self._limits, self.log)
         return Services(
             database=database,
             engine=choice.engine,
@@ -170,7 +171,7 @@ class SandboxApp(ExtensionApp):
             engine_reason=choice.reason,
             conversations=conversations,
             calls=calls,
-            limits=limits,
+            limits=self._limits,
             owner_of=self._owner_of,
         )
 

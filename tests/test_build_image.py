@@ -176,7 +176,8 @@ def install_ca(tmp_path: Path, bundle: str, *known: str) -> list[str]:
         (tmp_path / "known" / f"{number}.crt").write_text(certificate)
     command = ["sh", str(image_context_dir() / "install-ca.sh"), "bundle.crt", "installed", "known"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=30)
-    return [path.read_text() for path in sorted((tmp_path / "installed").glob("*.crt"))]
+    written = sorted((tmp_path / "installed").glob("*.crt"))
+    return [path.read_bytes().decode() for path in written]  # read_text would hide line ends
 
 
 def test_the_image_installs_one_certificate_per_file(tmp_path: Path) -> None:

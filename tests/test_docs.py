@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jupyter_server.utils import url_path_join
@@ -22,7 +22,7 @@ from jupyter_sandbox.cli.app import SandboxCLI
 from jupyter_sandbox.conversations.states import State
 from jupyter_sandbox.engines.bubblewrap import BubblewrapEngine
 from jupyter_sandbox.engines.docker import DockerEngine
-from jupyter_sandbox.models import FileCard, Limits
+from jupyter_sandbox.models import CallState, FileCard, Limits
 from jupyter_sandbox.routes import ROUTES
 from jupyter_sandbox.settings import SandboxLimits, SandboxResources
 from jupyter_sandbox.tools.registry import FORMATS, TOOLS
@@ -43,7 +43,7 @@ NOT_FOR_ASSISTANTS = {"not_empty", "cross_device", "unknown_op"}
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
-    """Give the rows of the first table after a heading, each a list of its cells."""
+    """Give the rows of the first table after a heading, or under its own first line."""
     after = text.split(f"\n{heading}\n", 1)[1]
     found: list[list[str]] = []
     for line in after.split("\n"):
@@ -51,8 +51,9 @@ def rows(text: str, heading: str) -> list[list[str]]:
             found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
         elif found or line.startswith("#"):
             break
-    assert len(found) > 2, f"no table after {heading!r}"
-    return found[2:]
+    body = found[1:] if heading.startswith("|") else found[2:]
+    assert body, f"no table after {heading!r}"
+    return body
 
 
 def code_blocks(text: str, language: str) -> list[str]:
@@ -132,6 +133,8 @@ def test_every_event_and_every_state_is_documented():
     assert {words(row[0])[0] for row in rows(ASSISTANTS, "## Output as it comes")} == sent
     for state in State:
         assert f"`{state}`" in ASSISTANTS
+    states = {words(row[0])[0] for row in rows(ASSISTANTS, "| `state` | meaning |")}
+    assert states == set(get_args(CallState))
 
 
 # Tools
@@ -155,7 +158,9 @@ def test_the_formats_and_the_members_of_results_are_documented():
     tools_row = next(row for row in _routes() if words(row[1]) == ["/sandbox/api/tools"])
     for name in FORMATS:
         assert name in tools_row[2]
-    kinds = {row[0]: set(words(row[1])) for row in rows(ASSISTANTS, "| kind of content | members |")}
+    kinds = {
+        row[0]: set(words(row[1])) for row in rows(ASSISTANTS, "| kind of content | members |")
+    }
     shared = FileCard("/mnt/user-data/outputs/a", "a", file_id="1").to_json()
     refused = FileCard("/a", "a", error="no", code="outside").to_json()
     assert kinds["`file`, shared"] == set(shared) - {"type"}
@@ -182,10 +187,9 @@ def test_the_limits_that_the_pages_name_are_the_defaults():
 
 def test_every_code_of_a_result_is_documented_and_no_other():
     documented = {words(row[0])[0] for row in rows(ASSISTANTS, "## Codes")}
-    in_results = (
-        set(_codes_given("errors.py", "tools", "sandbox/bash_kernel.py", "sandbox/python_kernel.py"))
-        | set(_guest_codes())
-    ) - {"error", "forbidden", "invalid_request"}  # raised towards HTTP only
+    rooms = ("errors.py", "policy", "stores", "sandbox", "conversations", "tools")
+    only_over_http = {"error", "forbidden", "invalid_request"}
+    in_results = ({*_codes_given(*rooms)} | _guest_codes()) - only_over_http
     assert _guest_codes() >= NOT_FOR_ASSISTANTS
     assert documented == {"ok"} | in_results - NOT_FOR_ASSISTANTS
 
@@ -212,7 +216,9 @@ def _codes_in(node: ast.AST) -> Iterator[str]:
         given = [node.value]
     elif isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        if any(isinstance(t, ast.Name) and t.id in ("code", "reason", "_REFUSALS") for t in targets):
+        if any(
+            isinstance(t, ast.Name) and t.id in ("code", "reason", "_REFUSALS") for t in targets
+        ):
             given = [*node.value.values] if isinstance(node.value, ast.Dict) else [node.value]
     elif isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
@@ -222,11 +228,18 @@ def _codes_in(node: ast.AST) -> Iterator[str]:
             of = node.func.value  # type: ignore[attr-defined]
             given = [node.args[1]] if isinstance(of, ast.Name) and of.id == "reason" else []
     for expression in given:
-        parts = ast.walk(expression) if isinstance(expression, ast.IfExp) else [expression]
-        for part in parts:
-            if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value:
-                if re.fullmatch(r"[a-z_]+", part.value):
-                    yield part.value
+        for value in _constants(expression):
+            if isinstance(value, str) and re.fullmatch(r"[a-z_]+", value):
+                yield value
+
+
+def _constants(expression: ast.expr | None) -> Iterator[object]:
+    """Give the constants that an expression may come to: its own, or those of its branches."""
+    if isinstance(expression, ast.Constant):
+        yield expression.value
+    elif isinstance(expression, ast.IfExp):
+        yield from _constants(expression.body)
+        yield from _constants(expression.orelse)
 
 
 def _guest_codes() -> set[str]:
@@ -250,7 +263,7 @@ def test_no_page_names_a_package_registry():
 
 def test_every_relative_link_leads_somewhere():
     for page in PAGES:
-        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+        text = _without_code(page.read_text(encoding="utf-8"))
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if re.match(r"[a-z]+:", target):
                 continue
@@ -259,11 +272,17 @@ def test_every_relative_link_leads_somewhere():
             assert file.exists(), f"{page.name}: {target}"
             assert file.is_relative_to(ROOT), f"{page.name}: {target}"
             if anchor:
-                assert anchor in _anchors(file.read_text(encoding="utf-8")), f"{page.name}: {target}"
+                assert anchor in _anchors(file.read_text(encoding="utf-8")), (
+                    f"{page.name}: {target}"
+                )
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def _anchors(text: str) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", _without_code(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
 
 
@@ -273,7 +292,9 @@ def test_every_command_that_a_page_names_exists():
     subcommands = set(SandboxCLI.subcommands)
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        code = "\n".join([*re.findall(r"^```.*?^```$", text, re.S | re.M), *words(text)])
+        fenced = re.findall(r"^```.*?^```$", text, re.S | re.M)
+        spans = re.findall(r"`([^`\n]+)`", _without_code(text))
+        code = "\n".join([*fenced, *spans])
         assert set(re.findall(r"\bmake ([a-z][a-z-]*)", code)) <= targets, page.name
         assert set(re.findall(r"\bjupyter sandbox ([a-z][a-z-]*)", code)) <= subcommands, page.name
 
@@ -284,7 +305,9 @@ def test_files_and_rooms_that_contributing_names_exist():
     here = {room for room in MAY_IMPORT if room not in ("__init__", "proxies")}
     assert {room for room in rooms if "/" not in room} == here
     for page in PAGES:
-        for path in re.findall(r"`((?:jupyter_sandbox|kernels|tests|docs)/[\w./-]+)`", page.read_text()):
+        for path in re.findall(
+            r"`((?:jupyter_sandbox|kernels|tests|docs)/[\w./-]+)`", page.read_text()
+        ):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
@@ -370,7 +393,11 @@ async def test_the_loop_for_messages_works_as_written(api, example):
         sent.append(json.loads(json.dumps(body)))
         if len(sent) > 1:
             return {"content": [{"type": "text", "text": "done"}]}
-        uses = [("bash", {"command": "echo hi"}), ("view", {"path": "no"}), ("python", {"code": PICTURE})]
+        uses = [
+            ("bash", {"command": "echo hi"}),
+            ("view", {"path": "no"}),
+            ("python", {"code": PICTURE}),
+        ]
         return {
             "content": [
                 {"type": "tool_use", "id": str(n), "name": name, "input": arguments}

@@ -58,8 +58,9 @@ async def run(context: ToolContext, arguments: PythonArguments) -> ToolResult:
 def python_result(outcome: Outcome, limits: Limits, timeout_seconds: float) -> ToolResult:
     """Give the result of a cell that has ended; an exception of its code is data, not an error."""
     notes: list[str] = []
-    if outcome.timed_out:
-        notes.append(f"[cell timed out after {timeout_seconds:g} s]")
+    told = f"[cell timed out after {timeout_seconds:g} s]"
+    if outcome.timed_out and told not in outcome.text:  # the kernel's side knows more
+        notes.append(told)
         if not outcome.lost:
             notes.append(
                 "The cell was interrupted; variables and files are as far as it had come. Run "

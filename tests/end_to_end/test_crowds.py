@@ -63,6 +63,8 @@ from jupyter_sandbox.app import SandboxApp
 async def main():
     data, run, engine, conversation = sys.argv[1:5]
     app = SandboxApp(engine=engine, data_dir=data, runtime_dir=run)
+    app.settings = {}
+    app.initialize_settings()
     services = await app.ready()
     record = await services.database.conversation(conversation)
     call = await services.calls.start(record, "bash", {"command": "echo other; hostname; cat /proc/sys/kernel/random/boot_id; echo $$ >> /workspace/pids; cat /proc/1/stat"})
