@@ -437,7 +437,10 @@ async def test_nothing_of_the_servers_environment_reaches_the_kernel(guest, monk
 async def test_a_kernel_that_cannot_start_says_why(guest):
     async with guest.link() as link:
         kernel = PythonKernel(
-            link, sandbox_id="0" * 12, private_dir=guest.private, python_path="/nowhere"
+            link,
+            sandbox_id="0" * 12,
+            private_dir=guest.private,
+            env={"PYTHONHOME": "/nowhere"},  # Python itself cannot start
         )
         with pytest.raises(Unavailable) as caught:
             await run(kernel, "1")

@@ -152,14 +152,24 @@ class Tree:
             pause = min(0.05, pause * 2)
 
     def _is_marked(self, pid: int) -> bool:
+        for _ in range(3):
+            environment = _environment(pid)
+            if environment != b"\0\0":
+                break
+            time.sleep(0.001)  # empty: perhaps it is just becoming another program
+        return self._mark in environment
+
+
+def _environment(pid: int) -> bytes:
+    """Give a process's environment between NULs; one that cannot be read is b"-"."""
+    try:
+        fd = os.open("/proc/%d/environ" % pid, os.O_RDONLY)
         try:
-            fd = os.open("/proc/%d/environ" % pid, os.O_RDONLY)
-            try:
-                return self._mark in b"\0" + os.read(fd, 256 * 1024) + b"\0"
-            finally:
-                os.close(fd)
-        except OSError:
-            return False
+            return b"\0" + os.read(fd, 256 * 1024) + b"\0"
+        finally:
+            os.close(fd)
+    except OSError:
+        return b"-"
 
 
 def _send(pid: int, number: int) -> None:
