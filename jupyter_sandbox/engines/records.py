@@ -134,7 +134,9 @@ class Records:
         directory = self.directory(sandbox_id)
         deadline = time.monotonic() + timeout_seconds
         while True:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # `exist_ok` looks again, and it may be gone
+                directory.mkdir(mode=0o700)
             try:
                 fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:  # removed by the holder before us

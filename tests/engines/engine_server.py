@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import json
 import sys
+import traceback
 from pathlib import Path
 
 from jupyter_sandbox.engines.base import Mount, Resources, SandboxSpec
@@ -35,6 +36,8 @@ async def serve(engine, request):
         answer = {"result": to_json(await getattr(engine, request["verb"])(*arguments))}
     except SandboxError as exc:
         answer = {"unavailable": [exc.message, exc.detail]}
+    except Exception as exc:  # a bug: the test shall see it, not wait for an answer
+        answer = {"unavailable": ["bug", "".join(traceback.format_exception(exc))]}
     print(json.dumps({"id": request["id"], **answer}, default=str), flush=True)
 
 

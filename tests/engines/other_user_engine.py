@@ -127,7 +127,8 @@ class OtherUserEngine(Engine):
             answer = json.loads(line)
             self._answers.pop(answer["id"]).set_result(answer)
         for future in self._answers.values():
-            future.set_exception(ConnectionError("the engine's process has ended"))
+            if not future.done():
+                future.set_exception(ConnectionError("the engine's process has ended"))
         self._answers.clear()
 
 
