@@ -97,6 +97,8 @@ class SandboxClient:
         """Call a tool and give the raw answer; the cheap look at it finds every failure."""
         path = f"/sandbox/api/conversations/{conversation}/tools/{tool}"
         status, answer = self._client.request("POST", path, json.dumps(arguments).encode())
-        if status != 200 or b'"is_error": true' in answer[-400:] + answer[:400]:
+        ends = answer[:400] + answer[-400:]
+        ran = tool != "bash" or b'"exit_code": 0' in ends
+        if status != 200 or b'"is_error": false' not in ends or not ran:
             raise CaseFailed(f"{tool}: {status} {answer[:600]!r}")
         return answer

@@ -73,6 +73,11 @@ class FrameDecoder:
         state = "broken" if self._broken else "%d bytes waiting" % len(self._buffer)
         return "<FrameDecoder %s>" % state
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much was fed and not given yet."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> List[Frame]:
         """Take bytes; give the frames that are complete with them.
 

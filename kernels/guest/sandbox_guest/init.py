@@ -5,17 +5,18 @@ make it fail. The server (dialling, kernels, files) is its child; when that dies
 again and finds the kernels it had started. Requests come as one packet each over a socketpair, with
 the file descriptors of the new process.
 
-Every process it starts is a *subreaper*: what it starts in turn stays below it however often it
+Commands are started by *keepers* (see ``keeper``), which are forked here: a fork of this process
+costs as much as a whole shell, so it is not done for each. Every process started here, a keeper
+too, is a *subreaper*: what it starts in turn stays below it however often it
 forks and whatever session it makes, until it ends. So a command's tree can always be found.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import gc
-import json
+import marshal
 import os
 import select
 import signal
@@ -23,9 +24,11 @@ import socket
 import sys
 import time
 
+from . import keeper
+
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # this process is forked for every command: what it does not import is not copied
-    from typing import Any, Callable, Dict, List
+if TYPE_CHECKING:  # this process is forked: what it does not import is not copied
+    from typing import Any, Callable, Dict, List, Set
 
 MAX_PACKET = 160 * 1024
 _PR_SET_CHILD_SUBREAPER = 36
@@ -56,6 +59,7 @@ class Init:
         self._server_pid = 0
         self._socket: socket.socket = None  # type: ignore[assignment]
         self._managed: Dict[int, Dict[str, Any]] = {}  # pid -> tag, of those still running
+        self._keepers: Set[int] = set()
         self._ending = False
         self._server_starts: List[float] = []
 
@@ -114,14 +118,14 @@ class Init:
         self._socket = ours
         self._server_pid = pid
         kept = [{"pid": p, "tag": tag} for p, tag in self._managed.items() if tag.get("keep")]
-        for p, tag in list(self._managed.items()):
-            if not tag.get("keep"):  # a command whose output nobody reads any more
-                _kill(p)
+        for p in self._keepers:  # nobody reads any more what their commands write
+            for below in _descendants(p):
+                _kill(below)
         self._tell({"kept": kept})
 
     def _tell(self, packet: Dict[str, Any]) -> None:
         try:
-            self._socket.send(json.dumps(packet).encode())
+            self._socket.send(marshal.dumps(packet))
         except OSError:  # the server is gone; SIGCHLD follows
             pass
 
@@ -136,8 +140,10 @@ class Init:
             if pid == self._server_pid:
                 if not self._ending:
                     self._start_server()
+            elif pid in self._keepers:
+                self._keepers.remove(pid)
             elif self._managed.pop(pid, None) is not None:
-                self._tell({"exited": pid, "code": _exit_code(status)})
+                self._tell({"exited": pid, "code": keeper.exit_code(status)})
 
     def _request(self) -> None:
         try:
@@ -148,12 +154,14 @@ class Init:
             time.sleep(0.01)  # closed: SIGCHLD follows
             return
         try:
-            request = json.loads(data)
-            pid = self._spawn(request, fds)
-        except (OSError, ValueError, KeyError) as exc:
+            request = marshal.loads(data)
+            fork = self._fork_keeper if request.get("keeper") else self._spawn
+            pid = fork(request, fds)
+        except (OSError, ValueError, KeyError, EOFError, TypeError) as exc:
             self._tell({"failed": str(exc)})
         else:
-            self._managed[pid] = request.get("tag") or {}
+            if not request.get("keeper"):
+                self._managed[pid] = request.get("tag") or {}
             self._tell({"spawned": pid})
         finally:
             for fd in fds:
@@ -179,10 +187,21 @@ class Init:
             raise OSError(message.decode("utf-8", "replace"))
         return pid
 
+    def _fork_keeper(self, request: Dict[str, Any], fds: List[int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _leave()
+                keeper.keep(socket.socket(fileno=fds[0]))
+            finally:
+                os._exit(0)
+        self._keepers.add(pid)
+        return pid
+
     def _kill_all(self) -> None:
         """End all that is below: as PID 1 the kernel does it when we exit, else we do it here."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in _children():
+            for pid in _descendants(os.getpid()):
                 _kill(pid, number)
             deadline = time.monotonic() + (1.0 if number == signal.SIGTERM else 5.0)
             while time.monotonic() < deadline:
@@ -192,24 +211,21 @@ class Init:
                 except ChildProcessError:
                     return
                 if number == signal.SIGKILL:
-                    for pid in _children():
+                    for pid in _descendants(os.getpid()):
                         _kill(pid)
 
 
 def _become(request: Dict[str, Any], fds: List[int], error_fd: int) -> None:
     """In the child: take the session, descriptors, directory and program that were asked for."""
-    signal.set_wakeup_fd(-1)
+    _leave()
     for number in _IGNORED:  # handlers end with exec, ignored signals would stay ignored
         signal.signal(number, signal.SIG_DFL)
-    os.setsid()
-    become_subreaper()
     targets: List[int] = request["fds"]
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100) for fd in [error_fd, *fds]]
     for fd, target in zip(high[1:], targets, strict=False):
         os.dup2(fd, target, inheritable=True)
     os.closerange(max(targets) + 1, high[0])
     os.closerange(high[0] + 1, 4096)
-    _raise_oom_score()
     os.umask(0o022)
     for directory in (request["cwd"], "/workspace", "/"):
         try:
@@ -221,6 +237,15 @@ def _become(request: Dict[str, Any], fds: List[int], error_fd: int) -> None:
     os.execvpe(argv[0], argv, request["env"])
 
 
+def _leave() -> None:
+    """In the child: stop being PID 1; a session of its own, parent of its orphans."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    become_subreaper()
+    _raise_oom_score()
+
+
 def _raise_oom_score() -> None:
     try:
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
@@ -230,26 +255,23 @@ def _raise_oom_score() -> None:
         pass
 
 
-def _exit_code(status: int) -> int:
-    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
 def _kill(pid: int, number: int = signal.SIGKILL) -> None:
-    with contextlib.suppress(OSError):
+    try:
         os.kill(pid, number)
+    except OSError:
+        pass
 
 
-def _children() -> List[int]:
+def _descendants(root: int) -> List[int]:
     from .trees import snapshot
 
     table = snapshot()
-    me = os.getpid()
     below: List[int] = []
-    frontier: List[int] = [me]
+    frontier: List[int] = [root]
     while frontier:
         parent = frontier.pop()
         for pid, process in table.items():
-            if process.ppid == parent and pid not in below and pid != me:
+            if process.ppid == parent and pid not in below and pid != root:
                 below.append(pid)
                 frontier.append(pid)
     return below

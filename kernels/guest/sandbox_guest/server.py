@@ -7,10 +7,10 @@ do not.
 from __future__ import annotations
 
 import os
-import platform
 import socket
 import sys
 import threading
+import time
 from typing import Callable, Dict, NamedTuple
 
 from . import __version__, protocol
@@ -19,7 +19,6 @@ from .bash.kernel import serve_bash
 from .bash.shells import Shells
 from .control import Control
 from .dial import Dialer
-from .files import serve_files
 from .kernels import Kernels
 from .output import SPOOL_DIR
 from .spawn import Spawner
@@ -27,6 +26,7 @@ from .splice import serve_socket
 from .streams import Stream
 
 _THREAD_STACK_BYTES = 512 * 1024
+_LOAD_FILES_SECONDS = 0.5
 
 # What makes programs not wait for somebody at a terminal (SPEC.md 3).
 NON_INTERACTIVE = {
@@ -83,18 +83,31 @@ def serve(sock: socket.socket, settings: Settings) -> None:
 
     services: Dict[str, Callable[[Stream], None]] = {
         protocol.CONTROL: control.serve,
-        protocol.FILES: serve_files,
+        protocol.FILES: _serve_files,
         protocol.BASH: lambda stream: serve_bash(stream, executions),
     }
     hello = {
         "hello": protocol.NAME,
         "protocol": protocol.VERSION,
         "version": __version__,
-        "python": platform.python_version(),
+        "python": "%d.%d.%d" % sys.version_info[:3],
         "boot_id": settings.boot_id,
         "pid": os.getppid(),
     }
+    threading.Thread(target=_load_later, name="files", daemon=True).start()
     Dialer(settings.dial_dir, hello, serve_target).run()
+
+
+def _serve_files(stream: Stream) -> None:
+    from .files import serve_files  # a third of all imports: the first command need not wait
+
+    serve_files(stream)
+
+
+def _load_later() -> None:
+    """Import the file service when the first command has had its time."""
+    time.sleep(_LOAD_FILES_SECONDS)
+    from . import files  # noqa: F401
 
 
 def _writable_dir(*candidates: str) -> str:

@@ -7,14 +7,16 @@ readable at its end.
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import queue
 import socket
 import threading
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .init import MAX_PACKET
+
+_KEEPER = marshal.dumps({"keeper": True})
 
 
 class Child:
@@ -70,7 +72,7 @@ class Spawner:
         self._children: Dict[int, Child] = {}
         self._early: Dict[int, int] = {}  # ended before `spawn` had registered them
         self._table_lock = threading.Lock()
-        first = json.loads(sock.recv(MAX_PACKET))
+        first = marshal.loads(sock.recv(MAX_PACKET))
         self.kept: List[Child] = []
         for entry in first.get("kept", []):
             child = Child(entry["pid"], entry["tag"])
@@ -108,7 +110,7 @@ class Spawner:
             "fds": list(fds),
             "tag": dict(tag),
         }
-        data = json.dumps(request).encode()
+        data = marshal.dumps(request)
         if len(data) > MAX_PACKET:
             raise OSError("arguments and environment are too large")
         with self._lock:
@@ -125,12 +127,36 @@ class Spawner:
             child._end(code)
         return child
 
+    def fork_keeper(self) -> Tuple[socket.socket, int]:
+        """Have a new ``keeper`` made; give our end of its socket, and its process id.
+
+        It ends when the socket is closed.
+
+        Raises
+        ------
+        OSError
+            There are too many processes.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with self._lock:
+                socket.send_fds(self._socket, [_KEEPER], [theirs.fileno()])
+                answer = self._answers.get()
+            if "failed" in answer:
+                raise OSError(answer["failed"])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours, answer["spawned"]
+
     def _read(self) -> None:
         while True:
             data = self._socket.recv(MAX_PACKET)
             if not data:
                 os._exit(1)  # init is gone; nothing to serve for
-            packet = json.loads(data)
+            packet = marshal.loads(data)
             if "exited" not in packet:
                 self._answers.put(packet)
                 continue

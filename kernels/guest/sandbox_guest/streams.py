@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from typing import Any, Dict
@@ -36,6 +37,33 @@ class Stream:
                 self.socket.sendall(data)
         except OSError as exc:
             raise StreamClosed(str(exc)) from None
+
+    def try_send(self, data: bytes) -> bool:
+        """Send whole frames if that needs no waiting; say whether they were sent.
+
+        Parameters
+        ----------
+        data : bytes
+            Of ``encode``, at most 48 KiB: as much always fits where a writable socket has room.
+        """
+        if not self._send_lock.acquire(blocking=False):
+            return False
+        try:
+            poll = select.poll()
+            poll.register(self.socket, select.POLLOUT)
+            if not poll.poll(0):
+                return False
+            self.socket.sendall(data)
+        except OSError as exc:
+            raise StreamClosed(str(exc)) from None
+        finally:
+            self._send_lock.release()
+        return True
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes of a further frame have been read already."""
+        return self._decoder.waiting_bytes > 0
 
     def receive(self) -> Frame:
         """Give the next frame; raise ``StreamClosed`` at the end."""

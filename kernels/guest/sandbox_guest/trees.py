@@ -1,13 +1,12 @@
 """Which processes belong to a command, and how to end them all.
 
 A command's processes are those below its shell, those of its session and those that carry its mark
-in their environment. The shell is a subreaper (see ``init``): as long as it lives, nothing that it
-started can leave its tree, by whatever forks and sessions.
+in their environment. Its parent (a kernel: itself) is a subreaper (see ``keeper``): nothing that it
+started can leave the tree, by whatever forks and sessions.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -90,10 +89,14 @@ class Tree:
         Process id of its shell, which leads a session of its own.
     mark : str
         Value of the variable ``MARK`` in the environment that the shell was started with.
+    keeper : int
+        Process id of its parent, whose children are all of this command (0: it has none). The
+        keeper is no member.
     """
 
-    def __init__(self, root: int, mark: str) -> None:
+    def __init__(self, root: int, mark: str, keeper: int = 0) -> None:
         self.root = root
+        self._keeper = keeper
         self._mark = ("\0%s=%s\0" % (MARK, mark)).encode()
         self._seen: Dict[int, int] = {}  # pid -> started
 
@@ -108,6 +111,7 @@ class Tree:
             if (
                 pid == self.root
                 or process.session == self.root
+                or (process.ppid == self._keeper and self._keeper > 0)
                 or self._seen.get(pid) == process.started
                 or self._is_marked(pid)
             ):
@@ -173,5 +177,7 @@ def _environment(pid: int) -> bytes:
 
 
 def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(OSError):
+    try:
         os.kill(pid, number)
+    except OSError:
+        pass

@@ -7,15 +7,17 @@ back attaches to it by its id. What it keeps for that is bounded by the output l
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
 import threading
 import time
 from collections import OrderedDict
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..output import BoundedOutput, spool_namer
+from ..trees import Process
 from .background import BackgroundOutput
 from .shells import Shell, Shells
 
@@ -24,6 +26,7 @@ _PIECE_BYTES = 48 * 1024
 _KEPT_EXECUTIONS = 32
 _KEPT_BYTES = 16 * 1024 * 1024
 _GRACE_SECONDS = 2.0
+_MOMENT_SECONDS = 0.003  # most commands end within: one waking brings their output and their end
 _MAX_RUNNING = 128
 
 
@@ -67,9 +70,14 @@ class Execution:
             self._wake_write = -1
             self._changed.notify_all()
 
-    def follow(self) -> Iterator[str]:
-        """Give all pieces from the first on, as they come, until the command has ended."""
-        sent = 0  # characters: pieces may be merged meanwhile
+    def follow(self, sent: int = 0) -> Iterator[str]:
+        """Give all pieces, as they come, until the command has ended.
+
+        Parameters
+        ----------
+        sent : int
+            Characters to leave out, because they were given before (pieces may be merged).
+        """
         while True:
             with self._changed:
                 while True:
@@ -107,6 +115,32 @@ class Execution:
         os.close(self._wake_read)
 
 
+class Follower:
+    """Whoever shows a command's output from the runner's own thread; this one shows it to nobody.
+
+    The rule: no method waits. What would wait is left to a thread that uses ``Execution.follow``.
+    """
+
+    #: When to call ``flush``, on the monotonic clock; None: there is nothing to flush.
+    due: Optional[float] = None
+
+    def fileno(self) -> int:
+        """Give a descriptor at whose readability ``read_on`` is to be called once, or -1."""
+        return -1
+
+    def read_on(self) -> None:
+        """See to what has come on the descriptor; called at most once."""
+
+    def add(self, text: str) -> None:
+        """Take a piece of output."""
+
+    def flush(self) -> None:
+        """Show what was taken."""
+
+    def finish(self, report: Dict[str, Any]) -> None:
+        """Show the end."""
+
+
 class Executions:
     """All executions, running and lately ended."""
 
@@ -119,22 +153,25 @@ class Executions:
 
     def start(
         self, execution_id: str, command: str, timeout_seconds: float, limit_bytes: int
-    ) -> Execution:
-        """Run a command in a thread of its own; an id that is known gives that execution."""
+    ) -> Tuple[Execution, Optional[Callable[[Follower], None]]]:
+        """Give a new execution and the function that runs it, for a thread of the caller's choice.
+
+        An id that is known gives that execution and None: nothing runs twice.
+        """
         with self._lock:
             known = self._table.get(execution_id)
             if known is not None:
-                return known
+                return known, None
             if sum(e.running for e in self._table.values()) >= _MAX_RUNNING:
                 raise TooMany("%d commands are running already" % _MAX_RUNNING)
             execution = Execution(execution_id, limit_bytes)
             self._table[execution_id] = execution
             self._trim()
-        runner = threading.Thread(
-            target=self._run, args=(execution, command, timeout_seconds), daemon=True
-        )
-        runner.start()
-        return execution
+
+        def run(follower: Follower) -> None:
+            self._run(execution, command, timeout_seconds, follower)
+
+        return execution, run
 
     def get(self, execution_id: str) -> Optional[Execution]:
         """Give an execution, or None when it is not known (any more)."""
@@ -160,31 +197,41 @@ class Executions:
             kept -= oldest.kept_bytes
             del self._table[oldest.id]
 
-    def _run(self, execution: Execution, command: str, timeout_seconds: float) -> None:
+    def _run(
+        self, execution: Execution, command: str, timeout_seconds: float, follower: Follower
+    ) -> None:
         started = time.monotonic()
         report: Dict[str, Any] = {}
+        shell: Optional[Shell] = None
         try:
             shell = self._shells.take()
-            report = _Runner(execution, shell, started + timeout_seconds).run(
+            report = _Runner(execution, shell, follower, started + timeout_seconds).run(
                 command, self._shells, self._new_spool, self._background
             )
         except OSError as exc:
-            execution.add("the command could not be started: %s\n" % exc.strerror or str(exc))
+            text = "the command could not be started: %s\n" % (exc.strerror or exc)
+            execution.add(text)
+            follower.add(text)
             report = {"exit_code": None, "failed": str(exc)[:200]}
         finally:
             report.setdefault("cwd", self._shells.cwd)
             report["duration_seconds"] = round(time.monotonic() - started, 6)
             execution.finish(report)
+            follower.finish(report)
             execution.close()
-            self._shells.refill()
+            if shell is not None:
+                self._shells.give_back(shell)
 
 
 class _Runner:
     """The loop of one command: its output, its end, its timeout, requests to stop it."""
 
-    def __init__(self, execution: Execution, shell: Shell, deadline: float) -> None:
+    def __init__(
+        self, execution: Execution, shell: Shell, follower: Follower, deadline: float
+    ) -> None:
         self._execution = execution
         self._shell = shell
+        self._follower = follower
         self._deadline = deadline
         self._killed = 0
         self._timed_out = False
@@ -198,22 +245,22 @@ class _Runner:
     ) -> Dict[str, Any]:
         output = BoundedOutput(self._execution.limit_bytes, new_spool)
         shell = self._shell
-        os.set_blocking(shell.output_fd, False)
         shell.run(command)
         self._read_until_end(output)
         if self._ender is not None:
             self._ender.join()
         self._drain(output)
-        self._execution.add(output.finish())
+        self._add(output.finish())
         shells.save(shell, keep=not (self._timed_out or self._stopped == "shutdown"))
-        jobs = [] if self._stopped == "shutdown" else shell.tree.members()
+        jobs: List[Process] = []
+        if not shell.is_clean and self._stopped != "shutdown":
+            jobs = shell.tree.members()
         spool = None
         if self._at_end:
             os.close(shell.output_fd)
         else:  # a background process holds it: go on reading, so that it does not stop or die
             spool = background.take(shell.output_fd, new_spool)
-        shell.child.forget()
-        code = shell.child.exit_code
+        code = shell.exit_code
         return {
             "exit_code": code if code is None or code >= 0 else 128 - code,
             "cwd": shells.cwd,
@@ -228,21 +275,40 @@ class _Runner:
             "killed": self._killed,
         }
 
+    def _add(self, text: str) -> None:
+        self._execution.add(text)
+        self._follower.add(text)
+
     def _read_until_end(self, output: BoundedOutput) -> None:
-        shell, execution = self._shell, self._execution
+        shell, execution, follower = self._shell, self._execution, self._follower
         poll = select.poll()
-        for fd in (shell.output_fd, shell.child.fileno(), execution.fileno()):
-            poll.register(fd, select.POLLIN)
-        while shell.child.alive:
-            left = self._deadline - time.monotonic()
-            if left <= 0 and not self._timed_out:
+        poll.register(shell.fileno(), select.POLLIN)
+        poll.register(execution.fileno(), select.POLLIN)
+        if not poll.poll(_MOMENT_SECONDS * 1000):  # else its end is there, or somebody ends it
+            poll.register(shell.output_fd, select.POLLIN)
+            if follower.fileno() >= 0:
+                poll.register(follower.fileno(), select.POLLIN)
+        while shell.alive:
+            now = time.monotonic()
+            if now >= self._deadline and not self._timed_out:
                 self._timed_out = True
                 self._end_in_background()
-            ready = dict(poll.poll(max(0.0, left) * 1000 if not self._timed_out else 1000))
+            until = now + 1.0 if self._timed_out else self._deadline
+            if follower.due is not None:
+                until = min(until, follower.due)
+            # Rounded up: a poll that ends too early would only be repeated.
+            ready = dict(poll.poll(math.ceil(max(0.0, until - now) * 1000)))
+            if follower.due is not None and time.monotonic() >= follower.due:
+                follower.flush()
             if execution.fileno() in ready:
                 self._interrupt(execution.take_stop())
             if shell.output_fd in ready and not self._read(output):
                 poll.unregister(shell.output_fd)
+            if shell.fileno() in ready:
+                shell.take_end()
+            if follower.fileno() in ready:
+                poll.unregister(follower.fileno())
+                follower.read_on()
 
     def _read(self, output: BoundedOutput) -> bool:
         """Take one piece; say whether more may come."""
@@ -258,7 +324,7 @@ class _Runner:
             self._at_end = True
             return False
         self._small_reads = self._small_reads + 1 if len(data) < 8192 else 0
-        self._execution.add(output.feed(data))
+        self._add(output.feed(data))
         return True
 
     def _drain(self, output: BoundedOutput) -> None:
@@ -272,7 +338,7 @@ class _Runner:
             if not data:
                 self._at_end = True
                 return
-            self._execution.add(output.feed(data))
+            self._add(output.feed(data))
 
     def _interrupt(self, why: str) -> None:
         if not why:
@@ -280,14 +346,13 @@ class _Runner:
         self._stopped = why
         if why == "interrupted":
             with contextlib.suppress(OSError):
-                os.killpg(self._shell.child.pid, signal.SIGINT)
+                os.killpg(self._shell.pid, signal.SIGINT)
             threading.Thread(target=self._end_after_grace, daemon=True).start()
         else:
             self._end_in_background()
 
     def _end_after_grace(self) -> None:
-        self._shell.child.wait(_GRACE_SECONDS)
-        if self._shell.child.alive:
+        if not self._shell.ended.wait(_GRACE_SECONDS):
             self._end_in_background()
 
     def _end_in_background(self) -> None:
@@ -295,6 +360,7 @@ class _Runner:
 
         def end() -> None:
             self._killed += self._shell.tree.end(_GRACE_SECONDS)
+            self._shell.keeper.wake()
 
         self._ender = threading.Thread(target=end, daemon=True)
         self._ender.start()

@@ -2,7 +2,7 @@
 
 A *spare* shell waits ready: it was started with the state that the last command left, and blocks
 until it is given a command. So a command costs no fork and exec of its own. When a shell ends by
-itself it saves its state (``$PWD`` and ``export -p``); the next spare sources it. A shell that is
+itself it saves its state (``$PWD`` and ``export -p``); the next spare starts with it. A shell that is
 killed saves nothing: the state stays as it was before.
 
 The rule: what a shell saves is only ever read by another shell of the same sandbox.
@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import shlex
 import threading
 from collections import deque
-from typing import Deque, Dict, Mapping
+from typing import Deque, List, Mapping, Optional
 
-from ..spawn import Child, Spawner
+from ..spawn import Spawner
 from ..trees import MARK, Tree
+from . import exported
+from .keepers import Keeper
 
 _STATE_FD, _GO_FD, _COMMAND_FD = 7, 8, 9
 _PIPE_BYTES = 256 * 1024
@@ -27,37 +30,74 @@ _MAX_STATE_BYTES = 4 * 1024 * 1024
 
 # One line, so that bash counts the command's lines from 1 in its messages. The command comes in a
 # file (read at one go), the permission to start in a pipe. The last words run at the shell's end.
+_SOURCE = " . /dev/fd/7; exec 7<&-;"
 _SCRIPT = (
-    "__sandbox_save() { builtin local s=$?;"
-    ' { builtin printf \'%s\\0\' "$PWD"; builtin export -p; } 2>/dev/null >|"$__sandbox_state";'
+    " __sandbox_save() { builtin local s=$?;"
+    ' { builtin printf \'%%s\\0\' "$PWD"; builtin export -p; } 2>/dev/null >|"$__sandbox_state";'
     " return $s; };"
-    " . /dev/fd/7; exec 7<&-; __sandbox_state=%(state)s; builtin export %(mark)s;"
-    " builtin read -r -u 8 __sandbox_command || exit 0;"
-    " IFS= builtin read -r -d '' -u 9 __sandbox_command; exec 8<&- 9<&-;"
+    " __sandbox_state=%s; builtin export %s;"
     " builtin trap __sandbox_save EXIT;"
+    " builtin read -r -u 8 __sandbox_command || { builtin trap - EXIT; exit 0; };"
+    " IFS= builtin read -r -d '' -u 9 __sandbox_command; exec 8<&- 9<&-;"
     ' builtin eval "$__sandbox_command"'
 )
 
 
 class Shell:
-    """One bash process that waits for its command, or runs it.
+    """One bash process that waits for its command, or runs it, or has ended.
 
     Attributes
     ----------
     output_fd : int
         Its stdout and stderr; ours to read and close.
+    exit_code : int or None
+        As ``Popen.returncode``: negative for a signal; None while it runs.
+    is_clean : bool
+        Whether it has ended and nothing that it started is left.
+    ended : Event
+        For threads that wait for its end; who reads ``fileno`` sets it by ``take_end``.
     """
 
     def __init__(
-        self, child: Child, tree: Tree, output_fd: int, go_fd: int, command_fd: int
+        self, keeper: Keeper, mark: str, output_fd: int, go_fd: int, command_fd: int
     ) -> None:
-        self.child = child
-        self.tree = tree
+        self.keeper = keeper
+        self.pid = 0
+        self.tree = Tree(0, mark)
         self.output_fd = output_fd
         self.state_path = ""
         self.generation = 0
+        self.exit_code: Optional[int] = None
+        self.is_clean = False
+        self.ended = threading.Event()
+        self._mark = mark
         self._go_fd = go_fd
         self._command_fd = command_fd
+
+    @property
+    def alive(self) -> bool:
+        """Whether its end has not been taken."""
+        return self.exit_code is None
+
+    def fileno(self) -> int:
+        """Give a descriptor that becomes readable when it has ended."""
+        return self.keeper.fileno()
+
+    def await_start(self) -> None:
+        """Wait until bash has been started; ``OSError`` if it could not be."""
+        self.pid = self.keeper.started()
+        self.tree = Tree(self.pid, self._mark, self.keeper.pid)
+
+    def has_ended(self) -> bool:
+        """Say whether ``take_end`` would not wait."""
+        poll = select.poll()  # `select` knows no descriptor above 1023
+        poll.register(self.keeper, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def take_end(self) -> None:
+        """Learn how it ended; waits for it."""
+        self.exit_code, self.is_clean = self.keeper.ended()
+        self.ended.set()
 
     def run(self, command: str) -> None:
         """Give it its command."""
@@ -73,11 +113,13 @@ class Shell:
         os.close(self._go_fd)
 
     def discard(self) -> None:
-        """End a shell that was never used."""
-        os.close(self._command_fd)
-        os.close(self._go_fd)
-        os.close(self.output_fd)
-        self.child.forget()
+        """Let a shell end that was never used; its keeper's answers are still to be read."""
+        for fd in (self._command_fd, self._go_fd, self.output_fd):
+            os.close(fd)
+        try:
+            os.unlink(self.state_path)  # one that was killed has saved its state
+        except OSError:
+            pass
 
 
 class Shells:
@@ -97,15 +139,19 @@ class Shells:
         self._spawner = spawner
         self._directory = directory
         self._path = env.get("PATH", "/usr/bin:/bin")
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._lock = threading.Lock()  # guards the fields below; never held while a shell starts
-        self._state = _initial_state(env)
+        without_mark = {name: value for name, value in env.items() if name != MARK}
+        self._state = exported.to_text(without_mark, cwd)
+        self._state_env = exported.to_environment(self._state)
+        self._state_fd = _memory_file(self._state)  # each shell opens it anew
         self._cwd = cwd
         self._generation = 0
         self._count = 0
         self._spares: Deque[Shell] = deque()
         self._wanted = threading.Event()
         self._wanted.set()
-        threading.Thread(target=self._keep_spare, name="spare", daemon=True).start()
+        threading.Thread(target=self._keep_spares, name="spare", daemon=True).start()
 
     @property
     def cwd(self) -> str:
@@ -114,22 +160,49 @@ class Shells:
             return self._cwd
 
     def take(self) -> Shell:
-        """Give a shell that waits for its command: the spare one, or a new one."""
-        with self._lock:
-            spares, self._spares = self._spares, deque()
-            found = None
-            while spares and found is None:
-                spare = spares.popleft()
-                if spare.child.alive and spare.generation == self._generation:
-                    found = spare
-                    self._spares, spares = spares, deque()
-                else:
-                    spare.discard()
-        return found or self._start()
+        """Give a shell that waits for its command: a spare one, or a new one.
 
-    def refill(self) -> None:
-        """Have a spare made; called when a command has ended, so that it delays none."""
-        self._wanted.set()
+        Raises
+        ------
+        OSError
+            There are too many processes, or no memory.
+        """
+        while True:
+            with self._lock:
+                spare = self._spares.popleft() if self._spares else None
+                is_current = spare is not None and spare.generation == self._generation
+            if spare is None:
+                break
+            if is_current:
+                try:
+                    spare.await_start()
+                    if not spare.has_ended():
+                        return spare
+                except OSError:
+                    pass
+            self._retire(spare)
+        shell = self._start()
+        try:
+            shell.await_start()
+        except OSError:
+            self._retire(shell)
+            raise
+        return shell
+
+    def give_back(self, shell: Shell) -> None:
+        """Have the keeper of a shell that has ended start the next spare one."""
+        if shell.is_clean and self._lacks_spare():
+            try:
+                made = self._start(shell.keeper)
+            except OSError:
+                shell.keeper.close()
+            else:
+                with self._lock:
+                    self._spares.append(made)
+        else:
+            shell.keeper.close()
+        if self._lacks_spare():
+            self._wanted.set()
 
     def save(self, shell: Shell, keep: bool) -> None:
         """Take over (or only remove) the state that a shell saved at its end, if it did."""
@@ -138,7 +211,7 @@ class Shells:
         except OSError:
             return
         try:
-            data = os.read(fd, _MAX_STATE_BYTES)
+            data = os.read(fd, min(os.fstat(fd).st_size, _MAX_STATE_BYTES))
         finally:
             os.close(fd)
             os.unlink(shell.state_path)
@@ -149,84 +222,117 @@ class Shells:
         with self._lock:
             new_cwd = os.fsdecode(cwd) or self._cwd
             if state != self._state or new_cwd != self._cwd:
+                os.close(self._state_fd)
                 self._state, self._cwd = state, new_cwd
+                self._state_env = exported.to_environment(state)
+                self._state_fd = _memory_file(state)
                 self._generation += 1
 
-    def _keep_spare(self) -> None:
+    def _keep_spares(self) -> None:
         while True:
             self._wanted.wait()
             self._wanted.clear()
+            keepers = self._drop_old_spares()
             while self._lacks_spare():
                 try:
-                    made = self._start()
+                    made = self._start(keepers.pop() if keepers else None)
                 except OSError:
                     break  # out of processes or memory: `take` will say so to whoever asks
                 with self._lock:
                     self._spares.append(made)
+            for keeper in keepers:
+                keeper.close()
+
+    def _drop_old_spares(self) -> List[Keeper]:
+        """Let spares with an old state end; give their keepers."""
+        with self._lock:
+            old = [spare for spare in self._spares if spare.generation != self._generation]
+            for spare in old:
+                self._spares.remove(spare)
+        keepers: List[Keeper] = []
+        for spare in old:
+            spare.discard()
+            try:
+                spare.await_start()
+                spare.take_end()
+            except OSError:
+                pass
+            if spare.is_clean:
+                keepers.append(spare.keeper)
+            else:
+                spare.keeper.close()
+        return keepers
+
+    def _retire(self, spare: Shell) -> None:
+        spare.discard()
+        spare.keeper.close()
 
     def _lacks_spare(self) -> bool:
-        """Drop spares with an old state; say whether there are too few."""
         with self._lock:
-            for spare in list(self._spares):
-                if spare.generation != self._generation or not spare.child.alive:
-                    self._spares.remove(spare)
-                    spare.discard()
-            return len(self._spares) < _SPARES
+            current = sum(spare.generation == self._generation for spare in self._spares)
+            return current < _SPARES
 
-    def _start(self) -> Shell:
+    def _start(self, keeper: Optional[Keeper] = None) -> Shell:
+        """Ask a keeper (or a new one) for a shell; who takes it awaits its start."""
+        if keeper is None:
+            keeper = Keeper(*self._spawner.fork_keeper())
         with self._lock:
             self._count += 1
             mark = "%d-%d" % (os.getpid(), self._count)
-            state, cwd, generation = self._state, self._cwd, self._generation
+            state_fd, state_env = os.dup(self._state_fd), self._state_env
+            cwd, generation = self._cwd, self._generation
+        theirs, ours = [state_fd], []
         state_path = os.path.join(self._directory, "state-" + mark)
-        script = _SCRIPT.replace("%(state)s", shlex.quote(state_path)).replace(
-            "%(mark)s", "%s=%s" % (MARK, mark)
+        env = {"PATH": self._path} if state_env is None else dict(state_env)
+        env[MARK] = mark
+        script = (_SOURCE if state_env is None else "exec 7<&-;") + _SCRIPT % (
+            shlex.quote(state_path),
+            "%s=%s" % (MARK, mark),
         )
-        env: Dict[str, str] = {"PATH": self._path, MARK: mark}
-        output_read, output_write = os.pipe()
         try:
-            fcntl.fcntl(output_read, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ: fewer wake-ups in a flood
-        except OSError:
-            pass
-        go_read, go_write = os.pipe()
-        state_fd, command_fd = _memory_file(state), _memory_file(b"")
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        fds = {
-            0: null,
-            1: output_write,
-            2: output_write,
-            _STATE_FD: state_fd,
-            _GO_FD: go_read,
-            _COMMAND_FD: command_fd,
-        }
-        try:
-            child = self._spawner.spawn(
+            output_fd, output_write = os.pipe()
+            ours.append(output_fd)
+            theirs.append(output_write)
+            _enlarge(output_fd)
+            os.set_blocking(output_fd, False)
+            go_read, go_fd = os.pipe()
+            ours.append(go_fd)
+            theirs.append(go_read)
+            command_fd = os.memfd_create("command", os.MFD_CLOEXEC)
+            ours.append(command_fd)
+            keeper.ask(
                 ["/bin/bash", "--noprofile", "--norc", "-c", script, "bash"],
                 env,
                 cwd,
-                fds,
-                {"kind": "command"},
+                {
+                    0: self._null,
+                    1: output_write,
+                    2: output_write,
+                    _STATE_FD: state_fd,
+                    _GO_FD: go_read,
+                    _COMMAND_FD: command_fd,
+                },
             )
         except OSError:
-            for fd in (output_read, go_write, command_fd):
+            keeper.close()
+            for fd in ours:
                 os.close(fd)
             raise
         finally:
-            for fd in (null, output_write, state_fd, go_read):
+            for fd in theirs:
                 os.close(fd)
-        shell = Shell(child, Tree(child.pid, mark), output_read, go_write, command_fd)
+        shell = Shell(keeper, mark, output_fd, go_fd, command_fd)
         shell.state_path = state_path
         shell.generation = generation
         return shell
 
 
-def _initial_state(env: Mapping[str, str]) -> bytes:
-    lines = [
-        "declare -x %s=%s" % (name, shlex.quote(value))
-        for name, value in sorted(env.items())
-        if name.isidentifier() and name not in ("PWD", "OLDPWD", "SHLVL", "_", MARK)
-    ]
-    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
+def _enlarge(pipe_fd: int) -> None:
+    """Make a pipe hold more: fewer wakings in a flood."""
+    try:
+        fcntl.fcntl(pipe_fd, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ
+    except OSError:
+        pass  # this user has many large pipes already
 
 
 def _without_mark(state: bytes) -> bytes:
