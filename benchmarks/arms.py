@@ -36,7 +36,7 @@ class Sample:
         return min(self.values)
 
     def plus(self, other: Sample) -> Sample:
-        """Give the sum of two steps that were measured apart: each of these by the median of that."""
+        """Give the sum of two steps measured apart: each of these by the median of that."""
         return Sample(tuple(value + other.median for value in self.values))
 
 

@@ -107,7 +107,12 @@ def file_tools(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
         tornado_echo(_TEXT.encode()) as floor,
     ):
         client.call(conversation, "create_file", path="/workspace/viewed.txt", file_text=_TEXT)
-        client.call(conversation, "create_file", path="/workspace/edited.txt", file_text=_TEXT + "marker 0\n")
+        client.call(
+            conversation,
+            "create_file",
+            path="/workspace/edited.txt",
+            file_text=_TEXT + "marker 0\n",
+        )
 
         def view() -> None:
             client.call(conversation, "view", path="/workspace/viewed.txt")

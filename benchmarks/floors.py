@@ -1,4 +1,4 @@
-"""What nothing of ours can be faster than: the same work without a sandbox, or a sandbox without us.
+"""What nothing of ours can be faster than: the work without a sandbox, or a sandbox without us.
 
 Each floor is a class or function that gives an ``Arm``; each cleans up after itself.
 """

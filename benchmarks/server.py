@@ -1,4 +1,4 @@
-"""A real Jupyter Server with the extension, a process of its own, and what it must not leave behind.
+"""A real Jupyter Server with the extension in a process of its own; it leaves nothing behind.
 
 Everything it has lies in one temporary directory. The rule: whatever ends the benchmark, its
 conversations are deleted, its process is ended, and what its engine still has is removed and

@@ -19,29 +19,34 @@ from jupyter_server.auth import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
-from traitlets import Enum, Float, Unicode, default
+from traitlets import Bool, Enum, Float, Unicode, default
 
 from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
+from .conversations.placing import Placing
+from .conversations.sweeping import Sweeping
+from .conversations.uploads import Uploads
 from .engines.bubblewrap import BubblewrapEngine
 from .engines.docker import DockerEngine
 from .engines.selection import Choice, choose
 from .errors import Unavailable
 from .policy.ownership import owner_of
 from .routes import ROUTES
+from .sandbox.plaintext import PlaintextDirs, choose_plaintext_dirs, swap_is_on
 from .sandbox.sandboxes import Sandboxes, SandboxSettings
 from .services import Services
 from .settings import SandboxLimits, SandboxResources
 from .stores.database import Database
-from .stores.share_store import DirectoryShareStore
+from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
+from .stores.upload_records import UploadRecords
+from .stores.vault_opening import open_vault
 from .tools.calls import Calls
-
 
 _FIRST_CALL = """the first call to a sandbox:
     id=$(curl -s -H "Authorization: token $JUPYTER_TOKEN" -X POST %s \\
          | python3 -c 'import json,sys; print(json.load(sys.stdin)["id"])')
-    curl -s -H "Authorization: token $JUPYTER_TOKEN" %s/$id/tools/bash -d '{"command": "echo hello"}'\
-"""
+    curl -s -H "Authorization: token $JUPYTER_TOKEN" %s/$id/tools/bash \\
+         -d '{"command": "echo hello"}'"""
 
 
 class SandboxApp(ExtensionApp):
@@ -68,6 +73,16 @@ class SandboxApp(ExtensionApp):
     db_url = Unicode(
         help="SQLAlchemy URL of the database. Default: SQLite in `data_dir`. Servers that share "
         "it share conversations."
+    ).tag(config=True)
+    master_key_file = Unicode(
+        help="File of the keyring that all stored files are encrypted under; only this user may "
+        "read it. Default: `master.key` in `data_dir`, made at the first start. Whoever loses it "
+        "loses the files. $JUPYTER_SANDBOX_MASTER_KEY takes its place."
+    ).tag(config=True)
+    allow_plaintext_on_disk = Bool(
+        False,
+        help="Let uploads lie on a disk in plain while their sandbox lives, where there is no "
+        "tmpfs for them (`runtime_dir` or /dev/shm). Without it such a server does not start.",
     ).tag(config=True)
     start_timeout_seconds = Float(
         60.0, help="How long a new sandbox may take until its guest answers, in seconds."
@@ -111,11 +126,14 @@ class SandboxApp(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Build the parts at the server's start and say which engine is used and why."""
-        with contextlib.suppress(Unavailable):  # said in the log; requests try again
+        try:
             services = await self.ready()
-            url = url_path_join(serverapp.connection_url, "sandbox/api/conversations")
-            self.log.info("sandbox engine: %s", services.engine_reason)
-            self.log.info(_FIRST_CALL, url, url)
+        except Unavailable as exc:  # requests try again, and are told too
+            self.log.error("sandbox: does not work yet: %s (%s)", exc.message, exc.detail)
+            return
+        url = url_path_join(serverapp.connection_url, "sandbox/api/conversations")
+        self.log.info("sandbox engine: %s", services.engine_reason)
+        self.log.info(_FIRST_CALL, url, url)
 
     async def ready(self) -> Services:
         """Give the parts; the first caller builds them."""
@@ -133,8 +151,11 @@ class SandboxApp(ExtensionApp):
         services, self._services = self._services, None
         if services is None:
             return
+        await services.sweeping.close()
         await services.calls.close()
         await services.conversations.detach()
+        await services.uploads.close()
+        await services.files.close()
         await services.engine.close()
         await services.database.close()
 
@@ -143,27 +164,41 @@ class SandboxApp(ExtensionApp):
         for directory in (data_dir, runtime_dir):
             _make_private(directory)
         database = Database(self.db_url or f"sqlite:///{data_dir / 'sandbox.db'}")
-        try:
+        async with contextlib.AsyncExitStack() as undo:  # of a start that fails on the way
+            undo.push_async_callback(database.close)
             await database.open()
+            vault, _ = await open_vault(
+                data_dir, database.connections, os.environ, self.master_key_file
+            )
+            undo.push_async_callback(vault.close)
+            server_id = await asyncio.to_thread(_server_id, data_dir)
+            plaintext = self._plaintext_dirs(runtime_dir, server_id)
             choice = await self._choose_engine(data_dir)
-        except BaseException:
-            await database.close()
-            raise
+            undo.pop_all()
+        if os.environ.get(MASTER_KEY_ENVIRONMENT):
+            self.log.warning(
+                "the master key is in the environment variable %s: every program that this server "
+                "starts can read it there; prefer SandboxApp.master_key_file",
+                MASTER_KEY_ENVIRONMENT,
+            )
         if not choice.available:
             self.log.error("sandbox engine: none: %s", choice.reason)
         for warning in choice.warnings:
             self.log.warning("sandbox engine: %s: %s", choice.engine.name, warning)
         settings = SandboxSettings(
-            server_id=await asyncio.to_thread(_server_id, data_dir),
+            server_id=server_id,
             runtime_dir=runtime_dir,
+            plaintext=plaintext,
             start_timeout_seconds=self.start_timeout_seconds,
             resources=self._resources,
         )
         sandboxes = Sandboxes(choice.engine, settings, self.log)
-        around = Surroundings(database, sandboxes, secrets.token_hex(8), self.log)
-        shares = DirectoryShareStore(data_dir / "shares")
-        conversations = Conversations(around, shares)
-        calls = Calls(conversations, database, shares, self._limits, self.log)
+        records = UploadRecords(database.connections)
+        placing = Placing(sandboxes, database, records, vault, self.log)
+        around = Surroundings(database, sandboxes, placing, secrets.token_hex(8), self.log)
+        conversations = Conversations(around, vault)
+        calls = Calls(conversations, database, vault, self._limits, self.log)
+        uploads = Uploads(database, records, vault, placing, self._limits, calls.capacity.forget)
         return Services(
             database=database,
             engine=choice.engine,
@@ -171,9 +206,20 @@ class SandboxApp(ExtensionApp):
             engine_reason=choice.reason,
             conversations=conversations,
             calls=calls,
+            uploads=uploads,
+            files=vault,
+            sweeping=Sweeping(database, records, vault, placing, self.log),
             limits=self._limits,
             owner_of=self._owner_of,
         )
+
+    def _plaintext_dirs(self, runtime_dir: Path, server_id: str) -> PlaintextDirs:
+        """Give where uploads of running sandboxes lie in plain, and say so in the log."""
+        dirs, where = choose_plaintext_dirs(runtime_dir, server_id, self.allow_plaintext_on_disk)
+        self.log.info("uploads of running sandboxes lie in plain %s", where)
+        if swap_is_on():
+            self.log.warning("swap is on: memory with plaintext may be written to a disk")
+        return dirs
 
     async def _choose_engine(self, data_dir: Path) -> Choice:
         if self._sandbox_engine is not None:  # tests put one here

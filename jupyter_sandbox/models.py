@@ -26,6 +26,7 @@ class Limits:
     share_bytes: int = 4 * 1024**3
     capacity_bytes: int = 5 * 1024**3
     write_bytes: int = 8 * 1024**2
+    upload_bytes: int = 25_000_000
     calls_at_once: int = 64
 
 
@@ -225,6 +226,52 @@ class ConversationRecord:
     claimed_until: datetime | None = None
 
 
+FileKind = Literal["upload", "share"]
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """Which file it is, for the store: what is stored as one opens as no other.
+
+    ``file_id`` is the store's own name for the bytes, new for each version; ``name`` is an upload's
+    name or a shared file's path.
+    """
+
+    conversation_id: str
+    file_id: str
+    kind: FileKind
+    name: str
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as the store must give it back; ``sha256`` is of the contents, in hexadecimal."""
+
+    identity: FileIdentity
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class UploadRecord:
+    """An uploaded file as the database keeps it: one for each name of a conversation."""
+
+    upload_id: str
+    conversation_id: str
+    name: str
+    size_bytes: int
+    sha256: str
+    media_type: str
+    preview: str
+    created_at: datetime
+
+    @property
+    def stored(self) -> StoredFile:
+        """What to ask the store for."""
+        identity = FileIdentity(self.conversation_id, self.upload_id, "upload", self.name)
+        return StoredFile(identity, self.size_bytes, self.sha256)
+
+
 @dataclass(frozen=True)
 class ShareRecord:
     """One version of a shared file as the database keeps it.
@@ -244,10 +291,23 @@ class ShareRecord:
     stored_name: str
     created_at: datetime
 
+    @property
+    def stored(self) -> StoredFile:
+        """What to ask the store for."""
+        identity = FileIdentity(self.conversation_id, self.stored_name, "share", self.path)
+        return StoredFile(identity, self.size_bytes, self.sha256)
+
 
 @dataclass(frozen=True)
 class StoreUsage:
-    """What a conversation keeps in the store: the sum of all versions, and how many."""
+    """What a conversation keeps in the store: uploads, and all versions of shared files."""
 
     share_bytes: int = 0
     shares: int = 0
+    upload_bytes: int = 0
+    uploads: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """What counts for the capacity."""
+        return self.share_bytes + self.upload_bytes

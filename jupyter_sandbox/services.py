@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from jupyter_server.base.handlers import JupyterHandler
 
 from .conversations.conversations import Conversations
+from .conversations.sweeping import Sweeping
+from .conversations.uploads import Uploads
 from .engines.base import Engine
 from .models import Limits
 from .stores.database import Database
+from .stores.file_store import FileStore
 from .tools.calls import Calls
 
 
@@ -32,5 +35,8 @@ class Services:
     engine_reason: str
     conversations: Conversations
     calls: Calls
+    uploads: Uploads
+    files: FileStore
+    sweeping: Sweeping
     limits: Limits
     owner_of: Callable[[JupyterHandler], str]

@@ -42,6 +42,9 @@ class SandboxLimits(Configurable):
     write_bytes = Int(
         8 * _MIB, help="Longest text that `create_file` and `str_replace` take, in bytes."
     ).tag(config=True)
+    upload_bytes = Int(
+        25_000_000, help="Largest file that can be uploaded, in bytes; more is refused with 413."
+    ).tag(config=True)
     calls_at_once = Int(
         64, help="Calls of one conversation that may run at the same time; more get 429."
     ).tag(config=True)
@@ -54,6 +57,7 @@ class SandboxLimits(Configurable):
         "share_bytes",
         "capacity_bytes",
         "write_bytes",
+        "upload_bytes",
         "calls_at_once",
     )
     def _positive(self, proposal: Any) -> Any:

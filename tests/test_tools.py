@@ -21,13 +21,15 @@ from jupyter_sandbox.models import (
     ImageContent,
     Limits,
     Outcome,
+    ShareRecord,
     TextContent,
     ToolResult,
 )
 from jupyter_sandbox.sandbox.files import GuestFiles
 from jupyter_sandbox.sandbox.link import GuestError
 from jupyter_sandbox.stores.database import Database
-from jupyter_sandbox.stores.share_store import DirectoryShareStore
+from jupyter_sandbox.stores.vault import Vault
+from jupyter_sandbox.stores.vault_opening import open_vault
 from jupyter_sandbox.tools.context import ToolContext
 from jupyter_sandbox.tools.run import run_tool
 
@@ -77,7 +79,7 @@ class Desk:
     root: Path
     sandbox: Sandbox
     database: Database
-    store: DirectoryShareStore
+    store: Vault
     conversation_id: str
     emitted: list[str] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
@@ -108,6 +110,10 @@ class Desk:
             check_capacity=self.check_capacity,
         )
         return await run_tool(context, tool, arguments)
+
+    async def stored(self, record: ShareRecord) -> bytes:
+        async with self.store.reading(record.stored) as reader:
+            return b"".join([piece async for piece in reader.pieces()])
 
     async def text(self, tool: str, **arguments: Any) -> str:
         result = await self.call(tool, **arguments)
@@ -148,8 +154,8 @@ async def a_desk(tmp_path: Path) -> AsyncIterator[Desk]:
     for area in ("uploads", "workspace", "outputs"):
         (tmp_path / area).mkdir()
     database = Database(f"sqlite:///{tmp_path / 'sandbox.db'}")
-    store = DirectoryShareStore(tmp_path / "shares")
     await database.open()
+    store, _ = await open_vault(tmp_path, database.connections, {})
     try:
         record, _ = await database.create_conversation("alice")
         async with guest() as files:
@@ -679,8 +685,7 @@ async def test_a_shared_file_is_a_copy_with_a_card(tmp_path):
         assert record.path == "charts/März.png"
         assert text_of(result) == (f"Shared 1 file with the user:\n- {path} (208 bytes, image/png)")
         Path(path).unlink()
-        stored = b"".join([piece async for piece in desk.store.open(record)])
-        assert stored == PNG
+        assert await desk.stored(record) == PNG
 
 
 async def test_sharing_a_path_again_makes_a_new_version_and_keeps_the_old(tmp_path):
@@ -693,10 +698,9 @@ async def test_sharing_a_path_again_makes_a_new_version_and_keeps_the_old(tmp_pa
         assert card.version == 2
         assert text_of(result).endswith("(4 bytes, text/plain, version 2)")
         contents = [
-            desk.store.path_of(record).read_text()
-            for record in await desk.database.shares(desk.conversation_id)
+            await desk.stored(record) for record in await desk.database.shares(desk.conversation_id)
         ]
-        assert sorted(contents) == ["one", "two!"]
+        assert sorted(contents) == [b"one", b"two!"]
 
 
 async def test_one_bad_path_spoils_no_other_and_each_says_why(tmp_path):
@@ -734,7 +738,7 @@ async def test_one_bad_path_spoils_no_other_and_each_says_why(tmp_path):
             f"Maybe you meant {good}?" in text
         )
         assert len(await desk.database.shares(desk.conversation_id)) == 1
-        kept = [p for p in (tmp_path / "shares").rglob("*") if p.is_file()]
+        kept = [p for p in (tmp_path / "vault").rglob("*") if p.is_file()]
         assert len(kept) == 1
 
 
@@ -807,4 +811,4 @@ async def test_a_share_that_cannot_be_recorded_leaves_no_file(tmp_path):
         said = await desk.refusal("unavailable", "share_files", paths=[path])
         desk.database = real
         assert said == "exec failed: the sandbox database does not answer. A retry may succeed."
-        assert [p for p in (tmp_path / "shares").rglob("*") if p.is_file()] == []
+        assert [p for p in (tmp_path / "vault").rglob("*") if p.is_file()] == []

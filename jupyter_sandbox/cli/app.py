@@ -22,6 +22,10 @@ class SandboxCLI(JupyterApp):
             "jupyter_sandbox.cli.build_image.BuildImageApp",
             "Build the container image that the Docker engine makes sandboxes from.",
         ),
+        "rotate-key": (
+            "jupyter_sandbox.cli.rotate_key.RotateKeyApp",
+            "Make a new master key for the stored files.",
+        ),
         "demo": (
             "jupyter_sandbox.cli.demo.DemoApp",
             "Show a whole job of an assistant, from a CSV to a shared chart and workbook.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -47,8 +46,8 @@ class DemoApp(JupyterApp):
                 target = Path(self.output).resolve()
                 target.mkdir(parents=True, exist_ok=True)
                 for card in cards:
-                    stored = base / "data" / "shares" / conversation / card["id"]
-                    shutil.copyfile(stored, target / card["name"])
+                    relative = card["path"].removeprefix("/mnt/user-data/outputs/")
+                    server.download(f"{conversation}/{relative}", target / card["name"])
                     print(f"shared: {target / card['name']} ({card['size_bytes']:,} bytes)")
                 server.request("DELETE", f"conversations/{conversation}")
         except DemoFailed as exc:

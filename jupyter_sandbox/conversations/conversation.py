@@ -20,7 +20,8 @@ from ..models import ConversationRecord
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
 from ..stores.database import Database
-from .notices import first_sandbox, replaced_sandbox
+from .notices import first_sandbox, lost_files, replaced_sandbox
+from .placing import Placing
 from .states import PROVISIONABLE, State
 
 _POLL_SECONDS = 0.05
@@ -34,6 +35,7 @@ class Surroundings:
 
     database: Database
     sandboxes: Sandboxes
+    placing: Placing
     server_id: str
     log: logging.Logger
 
@@ -45,6 +47,7 @@ class Conversation:
         self.conversation_id = conversation_id
         self.users = 0
         self.has_notice = False  # this process may have written one that waits in the database
+        self.found: ConversationRecord | None = None  # as it was looked up last
         self._around = around
         self._lock = asyncio.Lock()  # guards _sandbox; held while one is provisioned
         self._sandbox: Sandbox | None = None
@@ -53,6 +56,11 @@ class Conversation:
 
     def __repr__(self) -> str:
         return f"<Conversation {self.conversation_id} users={self.users} {self._sandbox}>"
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether there is a sandbox that could be lent at once."""
+        return self._sandbox is not None and not self._sandbox.gone and not self._deleted
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -131,6 +139,7 @@ class Conversation:
             else:
                 raise Unavailable("the conversation is in an unknown state", detail=record.state)
             self._sandbox = sandbox
+            self.has_notice = self.has_notice or bool(record.notice)  # of another process
             sandbox.warm_up()
             return sandbox
 
@@ -155,6 +164,8 @@ class Conversation:
                 await around.database.set_state(
                     self.conversation_id, State.SUSPENDED, State.RUNNING
                 )
+            # A server that was killed may have recorded an upload that it did not get to place.
+            await around.placing.place_all(self.conversation_id, record.sandbox_id)
             return sandbox
         why = why or await around.sandboxes.why_gone(record.sandbox_id)
         around.log.warning("conversation %s: sandbox lost: %s", self.conversation_id, why)
@@ -177,12 +188,15 @@ class Conversation:
                 self.conversation_id, around.server_id, sandbox_id
             ):
                 raise Unavailable("another server took over the provisioning; try again")
-            sandbox = await around.sandboxes.create(sandbox_id)
+            sandbox, lost = await around.placing.create(self.conversation_id, sandbox_id)
         except BaseException as exc:
             await asyncio.shield(self._note_failure(exc))
             raise
         finally:
             holder.cancel()
+        notices = [first_sandbox()] if record.generation == 0 else []
+        if lost:
+            notices.append(lost_files(lost))
         try:
             kept = await around.database.set_running(
                 self.conversation_id,
@@ -190,7 +204,7 @@ class Conversation:
                 sandbox_id=sandbox_id,
                 engine=around.sandboxes.engine.name,
                 generation=record.generation + 1,
-                notice=first_sandbox() if record.generation == 0 else "",
+                notice="\n".join(notices),
             )
             if not kept:
                 raise Unavailable("the conversation was deleted, or taken over, meanwhile")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..errors import InvalidRequest, NotFound
 from ..models import ConversationRecord
-from ..stores.share_store import ShareStore
+from ..stores.file_store import FileStore
 from .conversation import Conversation, Surroundings
 
 _TITLE_LENGTH = 200
@@ -25,13 +26,13 @@ class Conversations:
     Parameters
     ----------
     around : Surroundings
-    shares : ShareStore
-        Holds shared files, which go when their conversation is deleted.
+    files : FileStore
+        Holds uploads and shared files, which go when their conversation is deleted.
     """
 
-    def __init__(self, around: Surroundings, shares: ShareStore) -> None:
+    def __init__(self, around: Surroundings, files: FileStore) -> None:
         self._around = around
-        self._shares = shares
+        self._files = files
         self._live: dict[str, Conversation] = {}
 
     def __repr__(self) -> str:
@@ -57,6 +58,21 @@ class Conversations:
             raise NotFound("There is no such conversation.")
         return record
 
+    async def find_for_use(self, owner: str, conversation_id: str) -> ConversationRecord:
+        """Give the owner's conversation, perhaps as it was some time ago; for its calls.
+
+        Who owns it never changes, and its sandbox goes before it does: as long as the sandbox is
+        attached here, nothing needs to be asked. A foreign one takes as long as a missing one.
+        """
+        live = self._live.get(conversation_id)
+        if live is not None and live.is_attached:
+            known = live.found
+            if known is not None and known.owner == owner:
+                return known
+        record = await self.find(owner, conversation_id)
+        self.live(conversation_id).found = replace(record, notice="")
+        return record
+
     async def list(self, owner: str, limit: int, after: str | None) -> Sequence[ConversationRecord]:
         """Give a page of the owner's conversations, newest first; ``after`` is a page's cursor."""
         return await self._around.database.conversations(owner, limit, after)
@@ -69,11 +85,11 @@ class Conversations:
         return await self.find(owner, conversation_id)
 
     async def delete(self, owner: str, conversation_id: str) -> None:
-        """Remove everything: sandbox, shared files, records."""
+        """Remove everything: sandbox, files and their key, records."""
         await self.find(owner, conversation_id)
         conversation = self.live(conversation_id)
         await conversation.delete()
-        await self._shares.remove_conversation(conversation_id)
+        await self._files.remove_conversation(conversation_id)
         await self._around.database.delete_conversation(conversation_id)
         self._live.pop(conversation_id, None)
 

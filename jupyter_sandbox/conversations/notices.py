@@ -23,3 +23,14 @@ def replaced_sandbox(why: str) -> str:
         f"[The previous sandbox is gone ({why}); this is a new one. Lost: the workspace, installed "
         "packages, variables and background processes. Kept: uploads and shared files.]"
     )
+
+
+def lost_files(lost: list[str]) -> str:
+    """Give the notice of stored files that could not be put into the sandbox.
+
+    Parameters
+    ----------
+    lost : list of str
+        For each file its name and why.
+    """
+    return f"[Not in this sandbox: {'; '.join(lost)}.]"

@@ -7,7 +7,9 @@ expect ends the demo with ``DemoFailed``.
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +74,22 @@ class Server:
         except urllib.error.HTTPError as exc:
             text = exc.read().decode("utf-8", "replace")
             raise DemoFailed(f"{method} {path}: {exc.code} {text}") from None
+
+    def download(self, path: str, target: Path) -> None:
+        """Write a shared file, named by its conversation and path, to ``target``."""
+        request = urllib.request.Request(
+            f"{self.url.rstrip('/')}/sandbox/files/{urllib.parse.quote(path)}",
+            headers={"Authorization": f"token {self.token}"},
+        )
+        try:
+            with (
+                urllib.request.urlopen(request, timeout=700) as response,
+                target.open("wb") as file,
+            ):
+                shutil.copyfileobj(response, file)
+        except urllib.error.HTTPError as exc:
+            text = exc.read().decode("utf-8", "replace")
+            raise DemoFailed(f"download of {path}: {exc.code} {text}") from None
 
 
 class Assistant:

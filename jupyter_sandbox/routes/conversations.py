@@ -43,6 +43,14 @@ class ConversationHandler(SandboxHandler):
         sandbox = live.sandbox
         model["kernel"] = {"python": "absent" if sandbox is None else str(sandbox.python.state)}
         model["calls_running"] = live.users
+        usage = await self.services.database.usage(conversation_id)
+        model["usage"] = {
+            "uploads": usage.uploads,
+            "upload_bytes": usage.upload_bytes,
+            "shares": usage.shares,
+            "share_bytes": usage.share_bytes,
+            "capacity_bytes": self.services.limits.capacity_bytes,
+        }
         self.answer(model)
 
     @endpoint

@@ -42,7 +42,7 @@ class ToolCallHandler(SandboxHandler):
         ``Accept: text/event-stream``: ``output`` events, then one ``result``. ``?wait=SECONDS``:
         202 with the call if it still runs then. The call goes on when the client goes away.
         """
-        record = await self.find(conversation_id)
+        record = await self.services.conversations.find_for_use(self.owner, conversation_id)
         wait = self.integer_argument("wait", -1, 0, 86400)
         body = self.json_body()
         call = await self.services.calls.start(record, name, body)
@@ -52,15 +52,17 @@ class ToolCallHandler(SandboxHandler):
         if wait >= 0:
             await asyncio.wait([call.done], timeout=wait)
             if not call.done.done():
+                await self.services.calls.announce(call)
                 self.answer(call.to_json(), 202)
                 return
-        await asyncio.shield(call.done)
+        await call.done  # unshielded: nobody cancels a handler
         self.answer(call.to_json())
 
     async def _stream(self, call: Call) -> None:
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Accel-Buffering", "no")
+        await self.services.calls.announce(call)
         await self._event("call", {"call_id": call.call_id})
         pieces = call.follow()
         pending = asyncio.ensure_future(anext(pieces))

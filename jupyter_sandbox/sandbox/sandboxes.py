@@ -4,8 +4,9 @@ Between the engine (environments) and ``Sandbox`` (what runs in one). It owns th
 of each sandbox::
 
     {runtime_dir}/{sandbox_id[:12]}/dial/       mounted read-only inside; our sockets
-    {runtime_dir}/{sandbox_id[:12]}/uploads/    mounted read-only at the uploads path
     {runtime_dir}/{sandbox_id[:12]}/private/    never mounted; the kernel relay's sockets
+
+and the one that is mounted read-only at the uploads path (``plaintext``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ..engines.base import (
 from ..errors import Unavailable
 from .bundle import prepare_bundle
 from .link import GuestLink
+from .plaintext import PlaintextDirs
 from .sandbox import Sandbox
 
 _ENGINE_SECONDS = 60.0
@@ -51,6 +53,7 @@ class SandboxSettings:
 
     server_id: str
     runtime_dir: Path
+    plaintext: PlaintextDirs
     start_timeout_seconds: float = 60.0
     starts_at_once: int = 8
     uploads_path: str = "/mnt/user-data/uploads"
@@ -126,6 +129,7 @@ class Sandboxes:
     async def remove(self, sandbox_id: str) -> None:
         """End an environment and remove all it left. A missing one is fine."""
         await _bounded(self.engine.remove(sandbox_id))
+        await asyncio.to_thread(self.settings.plaintext.remove, sandbox_id)
         await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id), True)
 
     async def why_gone(self, sandbox_id: str) -> str:
@@ -153,9 +157,7 @@ class Sandboxes:
         for directory, mode in ((home, 0o711), (dial, 0o755), (private, 0o700)):
             directory.mkdir(parents=True, exist_ok=True)
             os.chmod(directory, mode)
-        uploads = home / "uploads"
-        uploads.mkdir(exist_ok=True)
-        os.chmod(uploads, 0o755)
+        await asyncio.to_thread(self.settings.plaintext.make, sandbox_id)
         _remove_dead_sockets(dial)
         link = GuestLink(dial, self._socket_name, self._log)
         await link.start()
@@ -172,7 +174,7 @@ class Sandboxes:
             dial_dir=home / "dial",
             mounts=(
                 Mount(self._bundle, GUEST_TARGET),
-                Mount(home / "uploads", settings.uploads_path),
+                Mount(settings.plaintext.uploads(sandbox_id), settings.uploads_path),
             ),
             writable_dirs=(settings.workspace_path, settings.outputs_path),
             workdir=settings.workspace_path,
@@ -185,6 +187,7 @@ class Sandboxes:
         with contextlib.suppress(Unavailable):
             # What a hanging engine leaves is removed when the conversation provisions again.
             await _bounded(self.engine.remove(sandbox_id), _ABANDON_SECONDS)
+        await asyncio.to_thread(self.settings.plaintext.remove, sandbox_id)
         await asyncio.to_thread(shutil.rmtree, home, True)
 
 

@@ -184,6 +184,8 @@ def _connect_sqlite(engine: sa.Engine) -> sa.Connection:
     try:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
         connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        # A deleted row is overwritten: the wrapped key of a deleted conversation must be gone.
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
         connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
         _use_wal(connection)
     except BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -50,6 +50,11 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {self._connections!r}>"
+
+    @property
+    def connections(self) -> Connections:
+        """What runs work on the database, for the records that have files of their own."""
+        return self._connections
 
     async def open(self) -> None:
         """Connect, and create or migrate the tables; fast when they are current."""
@@ -274,6 +279,32 @@ class Database:
 
         return await self._connections.run(work)
 
+    async def add_calls(self, calls: Sequence[CallRecord]) -> None:
+        """Record calls that are over already, all or none; not those of deleted conversations."""
+
+        def work(connection: sa.Connection) -> None:
+            rows = [
+                {
+                    "new_call_id": call.call_id,
+                    "new_conversation_id": call.conversation_id,
+                    "new_tool": call.tool,
+                    "new_state": call.state,
+                    "new_started_at": to_microseconds(call.started_at),
+                    "new_finished_at": to_microseconds(call.finished_at or call.started_at),
+                    "new_result": json.dumps(call.result, separators=(",", ":")),
+                }
+                for call in calls
+            ]
+            connection.exec_driver_sql("BEGIN")  # one commit for all: the commit is the cost
+            try:
+                connection.execute(sql.ADD_CALL, rows)
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+
+        await self._connections.run(work)
+
     async def call(self, conversation_id: str, call_id: str) -> CallRecord | None:
         """Give a call of this conversation; None if there is none."""
         values = {"id": call_id, "conversation_id": conversation_id}
@@ -343,10 +374,16 @@ class Database:
         rows = await self._all(sql.SELECT_SHARES, {"conversation_id": conversation_id})
         return [_share(row) for row in rows]
 
+    async def share(self, conversation_id: str, path: str, version: int = 0) -> ShareRecord | None:
+        """Give one version of a shared file, 0 being the newest; None if there is none."""
+        values = {"conversation_id": conversation_id, "path": path, "version": version}
+        row = await self._first(sql.SELECT_SHARE, values)
+        return None if row is None else _share(row)
+
     async def usage(self, conversation_id: str) -> StoreUsage:
         """Give what the conversation keeps in the store."""
         row = await self._first(sql.SELECT_USAGE, {"conversation_id": conversation_id})
-        return StoreUsage() if row is None else StoreUsage(int(row[0]), int(row[1]))
+        return StoreUsage(*(int(value) for value in row))
 
     # --- helpers
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from .schema import calls, conversations, shares
+from .schema import calls, conversations, shares, uploads
 
 c = conversations.c
 _ID = c.conversation_id == bindparam("id")
@@ -106,6 +106,12 @@ ADD_NOTICE = (
 
 # --- calls
 INSERT_CALL = sa.insert(calls)
+ADD_CALL = sa.insert(calls).from_select(
+    calls.c.keys(),
+    sa.select(*(bindparam(f"new_{column.name}", type_=column.type) for column in calls.c)).where(
+        sa.exists().where(c.conversation_id == bindparam("new_conversation_id"))
+    ),
+)
 FINISH_CALL = (
     sa.update(calls)
     .where(calls.c.call_id == bindparam("id"), calls.c.state == "running")
@@ -141,6 +147,27 @@ SELECT_SHARES = (
     .where(shares.c.conversation_id == bindparam("conversation_id"))
     .order_by(shares.c.created_at.desc(), shares.c.version.desc())
 )
-SELECT_USAGE = sa.select(
-    sa.func.coalesce(sa.func.sum(shares.c.size_bytes), 0), sa.func.count()
-).where(shares.c.conversation_id == bindparam("conversation_id"))
+SELECT_SHARE = (
+    sa.select(shares)
+    .where(
+        _same_path,
+        sa.or_(
+            bindparam("version", type_=sa.Integer) == 0,
+            shares.c.version == bindparam("version", type_=sa.Integer),
+        ),
+    )
+    .order_by(shares.c.version.desc())
+    .limit(1)
+)
+
+
+def _sum_and_count(table: sa.Table) -> list[sa.ScalarSelect[Any]]:
+    mine = table.c.conversation_id == bindparam("conversation_id")
+    size = sa.func.coalesce(sa.func.sum(table.c.size_bytes), 0)
+    return [
+        sa.select(size).where(mine).scalar_subquery(),
+        sa.select(sa.func.count()).select_from(table).where(mine).scalar_subquery(),
+    ]
+
+
+SELECT_USAGE = sa.select(*_sum_and_count(shares), *_sum_and_count(uploads))

@@ -1,13 +1,16 @@
 """Tool calls as things of their own: they run on when the client goes away, and end once.
 
-A call is recorded before it runs and with its result after. What a live call has put out so far is
-kept (bounded by the output limit) for clients that follow. After a restart of the server a command
-that still runs inside is followed again; what cannot be is ``lost``, and says so.
+A call is recorded when it has run for a moment or its id is given out, whichever is first, and with
+its result; a short one once, with its result, a moment after its client has it. What a live call
+has put out so far is kept (bounded by the output limit) for clients that follow. After a restart of
+the server a command that still runs inside is followed again; what cannot be is ``lost``, and says
+so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -19,7 +22,7 @@ from ..conversations.conversations import Conversations
 from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
 from ..models import CallRecord, CallState, ConversationRecord, JsonValue, Limits, ToolResult
 from ..stores.database import Database
-from ..stores.share_store import ShareStore
+from ..stores.file_store import FileStore
 from .bash import bash_result
 from .capacity import Capacity
 from .context import ToolContext
@@ -28,6 +31,7 @@ from .run import error_result, run_prepared, with_notice
 
 _GRACE = timedelta(seconds=60)
 _CANCEL_SECONDS = 5.0
+_SHORT_SECONDS = 0.05  # a call that is over by then is recorded once
 _CANCELLED = "The call was cancelled; what it had done until then stays."
 _LOST = (
     "exec failed: the result of this call was lost in a restart of the server. Files are kept; "
@@ -42,22 +46,32 @@ class Call:
     ----------
     done : Future
         Resolves with None when the call is over; it never raises.
+    recording : Future or None
+        Of the record that it runs; None as long as there is none.
     """
 
-    def __init__(self, call_id: str, tool: str) -> None:
+    def __init__(self, conversation_id: str, call_id: str, tool: str) -> None:
+        self.conversation_id = conversation_id
         self.call_id = call_id
         self.tool = tool
+        self.recording: asyncio.Future[CallRecord] | None = None
         self.result: dict[str, JsonValue] | None = None
         self.state = "running"
         self.cancelled = False
         self.task: asyncio.Task[None] | None = None
         self.started_at = datetime.now(UTC)
+        self.finished_at: datetime | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pieces: list[str] = []
         self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Call {self.call_id} {self.tool} {self.state}>"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is looked up by."""
+        return self.conversation_id, self.call_id
 
     @property
     def end_state(self) -> CallState:
@@ -73,6 +87,7 @@ class Call:
         """End the call; who waits goes on."""
         self.result = result
         self.state = state
+        self.finished_at = datetime.now(UTC)
         if not self.done.done():
             self.done.set_result(None)
         self._changed.set()
@@ -90,6 +105,18 @@ class Call:
                 return
             else:
                 await self._changed.wait()
+
+    def to_record(self) -> CallRecord:
+        """Give what the database keeps of a call that is over."""
+        return CallRecord(
+            call_id=self.call_id,
+            conversation_id=self.conversation_id,
+            tool=self.tool,
+            state=self.end_state,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            result=self.result,
+        )
 
     def to_json(self) -> dict[str, JsonValue]:
         """Give the JSON of SPEC.md 10."""
@@ -115,7 +142,7 @@ class Calls:
         self,
         conversations: Conversations,
         database: Database,
-        shares: ShareStore,
+        shares: FileStore,
         limits: Limits,
         log: logging.Logger,
     ) -> None:
@@ -123,10 +150,12 @@ class Calls:
         self._database = database
         self._shares = shares
         self._limits = limits
-        self._capacity = Capacity(database, limits.capacity_bytes)
+        self.capacity = Capacity(database, limits.capacity_bytes)
         self._log = log
         self._live: dict[tuple[str, str], Call] = {}
         self._running: dict[str, int] = {}
+        self._short: list[Call] = []  # over, answered, and not recorded yet
+        self._recorder: asyncio.Task[None] | None = None
 
     async def start(self, record: ConversationRecord, tool: str, body: Mapping[str, Any]) -> Call:
         """Begin a call; a refused one is over at once and touches no sandbox.
@@ -136,7 +165,7 @@ class Calls:
         LimitExceeded
             Too many calls of this conversation run already.
         """
-        call = Call(str(uuid.uuid4()), tool)
+        call = Call(record.conversation_id, str(uuid.uuid4()), tool)
         try:
             prepared = prepare(tool, body, self._limits)
         except ToolError as exc:
@@ -149,8 +178,14 @@ class Calls:
                 "wait for one to end.",
                 retry_after_seconds=1,
             )
-        self._begin(conversation_id, call, self._run(call, record, prepared))
+        self._begin(call, self._run(call, record, prepared))
         return call
+
+    async def announce(self, call: Call) -> None:
+        """Record a call that runs, before its id is given to anybody who may ask for it later."""
+        if not call.done.done():
+            with contextlib.suppress(SandboxError):  # said at its end
+                await asyncio.shield(self._record(call))
 
     async def fetch(
         self, record: ConversationRecord, call_id: str, wait_seconds: float
@@ -190,38 +225,54 @@ class Calls:
                     if asyncio.get_running_loop().time() > deadline:
                         raise Unavailable("the call could not be cancelled; try again")
                     await asyncio.sleep(0.05)
-        elif call is not None and call.task is not None:
+        elif call is not None and call.task is not None and not call.done.done():
             call.cancelled = True
             call.task.cancel()
 
     async def close(self) -> None:
         """Stop following all calls, for the server's stop; commands inside go on."""
-        tasks = [call.task for call in self._live.values() if call.task is not None]
-        for task in tasks:
-            task.cancel()
+        tasks = []
+        for call in self._live.values():
+            if call.task is not None:
+                tasks.append(call.task)
+                if not call.done.done():  # else it is just being recorded
+                    call.task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
+        if self._recorder is not None:
+            self._recorder.cancel()  # it records now what it would have recorded in a moment
+            await asyncio.wait([self._recorder], timeout=5)
 
-    def _begin(self, conversation_id: str, call: Call, work: Any) -> None:
-        key = (conversation_id, call.call_id)
-        self._live[key] = call
+    def _begin(self, call: Call, work: Any) -> None:
+        conversation_id = call.conversation_id
+        self._live[call.key] = call
         self._running[conversation_id] = self._running.get(conversation_id, 0) + 1
         call.task = asyncio.ensure_future(work)
+        timer = asyncio.get_running_loop().call_later(_SHORT_SECONDS, self._record, call)
 
-        def over(_: object) -> None:
-            self._live.pop(key, None)
+        def answered(_: object) -> None:
+            timer.cancel()
             self._running[conversation_id] -= 1
             if not self._running[conversation_id]:
                 del self._running[conversation_id]
+
+        def over(_: object) -> None:
+            if call not in self._short:
+                self._live.pop(call.key, None)
             if not call.done.done():  # it ended with the server: the record says "running"
                 call.finish(error_result(ToolError(_LOST, code="lost")).to_json(), "lost")
 
+        call.done.add_done_callback(answered)
         call.task.add_done_callback(over)
 
+    def _record(self, call: Call) -> asyncio.Future[CallRecord]:
+        if call.recording is None:
+            call.recording = asyncio.ensure_future(
+                self._database.begin_call(call.conversation_id, call.call_id, call.tool)
+            )
+        return call.recording
+
     async def _run(self, call: Call, record: ConversationRecord, prepared: Prepared) -> None:
-        recording = asyncio.ensure_future(
-            self._database.begin_call(record.conversation_id, call.call_id, call.tool)
-        )
         live = self._conversations.live(record.conversation_id)
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -235,11 +286,11 @@ class Calls:
                     shares=self._shares,
                     database=self._database,
                     emit=call.emit,
-                    check_capacity=self._capacity.check_of(record.conversation_id),
+                    check_capacity=self.capacity.check_of(record.conversation_id),
                 )
                 result = await run_prepared(context, prepared)
             if call.tool == "share_files":
-                self._capacity.forget(record.conversation_id)
+                self.capacity.forget(record.conversation_id)
         except asyncio.CancelledError:
             if not call.cancelled:
                 raise
@@ -252,7 +303,7 @@ class Calls:
             result = error_result(
                 ToolError(f"exec failed: internal error {error_id}.", code="internal_error")
             )
-        await self._end(call, record, live, result, loop.time() - started, recording)
+        await self._end(call, record, live, result, loop.time() - started)
 
     async def _end(
         self,
@@ -261,23 +312,40 @@ class Calls:
         live: Conversation,
         result: ToolResult,
         seconds: float,
-        recording: asyncio.Future[CallRecord] | None,
     ) -> None:
-        """Record the result and answer; a database that fails costs the record, not the answer."""
-        shape: dict[str, JsonValue] = {}
+        """Answer and record; a database that fails costs the record, not the answer."""
         try:
-            if recording is not None:
-                await recording
             if record.notice or live.has_notice:
                 live.has_notice = False
                 notice = await self._database.take_notice(record.conversation_id)
                 result = with_notice(result, notice)
-            shape = {**result.to_json(), "duration_seconds": round(seconds, 4)}
+        except SandboxError as exc:
+            self._log.warning("call %s: no notice: %s %s", call.call_id, exc, exc.detail)
+        shape = {**result.to_json(), "duration_seconds": round(seconds, 4)}
+        call.finish(shape, call.end_state)
+        if call.recording is None:
+            self._short.append(call)
+            if self._recorder is None:
+                self._recorder = asyncio.ensure_future(self._record_short())
+            return
+        try:
+            await call.recording
             await self._database.finish_call(call.call_id, shape, call.end_state)
         except SandboxError as exc:
             self._log.warning("call %s: not recorded: %s %s", call.call_id, exc, exc.detail)
-        shape = shape or {**result.to_json(), "duration_seconds": round(seconds, 4)}
-        call.finish(shape, call.end_state)
+
+    async def _record_short(self) -> None:
+        """Record the short calls of a moment together: it costs them, and the next ones, less."""
+        try:
+            await asyncio.sleep(_SHORT_SECONDS)
+        finally:
+            calls, self._short, self._recorder = self._short, [], None
+            try:
+                await self._database.add_calls([call.to_record() for call in calls])
+            except SandboxError as exc:
+                self._log.warning("%d calls: not recorded: %s %s", len(calls), exc, exc.detail)
+            for call in calls:
+                self._live.pop(call.key, None)
 
     async def _resume(self, record: ConversationRecord, stored: CallRecord) -> Call | None:
         """Follow a command that an earlier server process began; None when that cannot be."""
@@ -286,9 +354,11 @@ class Calls:
             if datetime.now(UTC) - stored.started_at > timedelta(seconds=timeout) + _GRACE:
                 await self._lose(stored)
             return None
-        call = Call(stored.call_id, stored.tool)
+        call = Call(stored.conversation_id, stored.call_id, stored.tool)
         call.started_at = stored.started_at
-        self._begin(record.conversation_id, call, self._follow_again(call, record, stored))
+        call.recording = asyncio.get_running_loop().create_future()
+        call.recording.set_result(stored)
+        self._begin(call, self._follow_again(call, record, stored))
         return call
 
     async def _follow_again(
@@ -308,7 +378,7 @@ class Calls:
             call.finish(shape, "lost")
             return
         result = bash_result(outcome, self._limits)
-        await self._end(call, record, live, result, outcome.duration_seconds, None)
+        await self._end(call, record, live, result, outcome.duration_seconds)
 
     async def _lose(self, stored: CallRecord) -> dict[str, JsonValue]:
         shape = error_result(ToolError(_LOST, code="lost")).to_json()

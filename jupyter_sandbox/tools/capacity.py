@@ -43,7 +43,7 @@ class Capacity:
         now = self._clock()
         asked_at, used = self._known.get(conversation_id, (-FRESH_SECONDS, 0))
         if now - asked_at >= FRESH_SECONDS or used > self._capacity_bytes:
-            used = (await self._database.usage(conversation_id)).share_bytes
+            used = (await self._database.usage(conversation_id)).total_bytes
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[conversation_id] = (now, used)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ..models import Areas, Emit, Limits, Outcome, ShareRecord, StoreUsage
 from ..sandbox.file_models import Edit, Exported, FileBytes, LinesView, Listing, WriteResult
-from ..stores.share_store import ShareStore
+from ..stores.file_store import FileStore
 
 
 class FilesPort(Protocol):
@@ -105,7 +105,7 @@ class ToolContext:
     call_id: str
     sandbox: SandboxPort = field(repr=False)
     limits: Limits
-    shares: ShareStore = field(repr=False)
+    shares: FileStore = field(repr=False)
     database: ShareRecords = field(repr=False)
     emit: Emit = field(repr=False)
     areas: Areas = field(default_factory=Areas)

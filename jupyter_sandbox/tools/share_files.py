@@ -6,18 +6,18 @@ the database. Names and types in the card are decided here, not inside.
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
-from ..models import Content, FileCard, ShareRecord, TextContent, ToolResult
+from ..models import Content, FileCard, FileIdentity, ShareRecord, TextContent, ToolResult
 from ..policy.capacity import decide_capacity
-from ..policy.media import HEAD_BYTES, media_of
+from ..policy.media import media_of
 from ..policy.names import decide_file_name
 from ..sandbox.link import GuestError
-from ..stores.share_store import ShareSink
 from .arguments import paths, why
 from .context import ToolContext
 from .file_problems import file_problem, require_absolute
@@ -47,7 +47,7 @@ class ShareFilesArguments:
 async def run(context: ToolContext, arguments: ShareFilesArguments) -> ToolResult:
     """Share each file; give a card for each path."""
     room = context.limits.capacity_bytes
-    room -= (await context.database.usage(context.conversation_id)).share_bytes
+    room -= (await context.database.usage(context.conversation_id)).total_bytes
     cards: list[FileCard] = []
     for path in dict.fromkeys(arguments.paths):
         try:
@@ -74,33 +74,32 @@ async def _share(context: ToolContext, asked: str, room: int) -> FileCard:
     path, relative = _place(context, asked)
     most = max(0, min(context.limits.share_bytes, room))
     share_id = uuid.uuid4().hex
-    async with context.shares.sink(context.conversation_id, share_id, most) as sink:
-        keeper = _HeadKeeper(sink)
+    identity = FileIdentity(context.conversation_id, share_id, "share", relative)
+    async with context.shares.sink(identity, most) as sink:
         try:
-            await context.sandbox.files.export(path, context.areas.outputs, most, keeper.write)
+            await context.sandbox.files.export(path, context.areas.outputs, most, sink.write)
         except GuestError as exc:
             raise _refusal(context, exc, path, room) from exc
         sha256 = await sink.commit()
-        size = sink.size_bytes
-    media = media_of(path, bytes(keeper.head))
-    record = ShareRecord(
-        share_id=share_id,
-        conversation_id=context.conversation_id,
-        path=relative,
-        name=posixpath.basename(path),
-        version=0,
-        size_bytes=size,
-        sha256=sha256,
-        media_type=media.media_type,
-        preview=media.preview,
-        stored_name=share_id,
-        created_at=datetime.now(UTC),
-    )
-    try:
-        record = await context.database.add_share(record)
-    except BaseException:
-        await context.shares.remove(context.conversation_id, share_id)
-        raise
+        media = media_of(path, sink.head)
+        record = ShareRecord(
+            share_id=share_id,
+            conversation_id=context.conversation_id,
+            path=relative,
+            name=posixpath.basename(path),
+            version=0,
+            size_bytes=sink.size_bytes,
+            sha256=sha256,
+            media_type=media.media_type,
+            preview=media.preview,
+            stored_name=share_id,
+            created_at=datetime.now(UTC),
+        )
+        try:
+            record = await context.database.add_share(record)
+        except BaseException:
+            await asyncio.shield(context.shares.remove(context.conversation_id, share_id))
+            raise
     return FileCard(
         path=path,
         name=record.name,
@@ -111,19 +110,6 @@ async def _share(context: ToolContext, asked: str, room: int) -> FileCard:
         version=record.version,
         sha256=record.sha256,
     )
-
-
-class _HeadKeeper:
-    """Hands bytes on and remembers the first ones, which tell the type."""
-
-    def __init__(self, sink: ShareSink) -> None:
-        self._sink = sink
-        self.head = bytearray()
-
-    async def write(self, data: bytes) -> None:
-        if len(self.head) < HEAD_BYTES:
-            self.head += data[: HEAD_BYTES - len(self.head)]
-        await self._sink.write(data)
 
 
 def _place(context: ToolContext, asked: str) -> tuple[str, str]:

@@ -90,4 +90,3 @@ async def test_a_sandbox_that_dies_under_a_command_is_said_and_replaced(given, a
     after = await api.bash(conversation, "echo back")
     assert "The previous sandbox is gone" in after
     assert "back\n[exit code 0" in after
-

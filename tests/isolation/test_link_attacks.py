@@ -11,11 +11,11 @@ import time
 
 import psutil
 import pytest
+from sandbox_guest.frames import encode
 
 from jupyter_sandbox.errors import SandboxError, Unavailable
 from jupyter_sandbox.sandbox.bash_kernel import BashKernel
 from jupyter_sandbox.sandbox.link import GuestLink
-from sandbox_guest.frames import encode
 
 _FLOOD = """
 import socket, time, sys
@@ -195,8 +195,10 @@ async def test_output_without_end_is_cut_off(dialled):
         lambda body: struct.pack("!II", 2**30, 0),
         lambda body: struct.pack("!II", 2, 0) + b"{]",
         lambda body: encode({"header": None, "parent_header": [1, 2]}),
-        lambda body: encode({"header": "x", "parent_header": body["header"], "content": 3})
-        + struct.pack("!II", 2**31, 2**31),
+        lambda body: (
+            encode({"header": "x", "parent_header": body["header"], "content": 3})
+            + struct.pack("!II", 2**31, 2**31)
+        ),
     ],
     ids=["forged parent", "huge frame", "not json", "no types", "then huge"],
 )

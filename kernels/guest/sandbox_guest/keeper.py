@@ -48,7 +48,7 @@ def keep(sock: socket.socket) -> None:
     """
     sock = _settle(sock)
     while True:
-        data, fds, _, _ = socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds, _, _ = socket.recv_fds(sock, MAX_PACKET, MAX_FDS)
         if not data:
             return
         try:
@@ -88,9 +88,11 @@ def _spawn(request: Dict[str, Any], fds: List[int]) -> int:
     argv, env = request["argv"], request["env"]
     targets = request["fds"]
     moves = [(os.POSIX_SPAWN_DUP2, fd, targets[at]) for at, fd in enumerate(fds)]
+    # Closed by hand: `recv_fds` ignores its flags, so what it gives would be inherited.
+    closes = [(os.POSIX_SPAWN_CLOSE, fd) for fd in fds]
     try:
         return os.posix_spawn(
-            argv[0], argv, env, file_actions=moves, setsid=True, setsigdef=IGNORED
+            argv[0], argv, env, file_actions=[*moves, *closes], setsid=True, setsigdef=IGNORED
         )
     finally:
         os.chdir("/")  # it holds no directory busy

@@ -205,8 +205,11 @@ class Executions:
         shell: Optional[Shell] = None
         try:
             shell = self._shells.take()
+            while not shell.run(command):
+                self._shells.retire(shell)
+                shell = self._shells.take()
             report = _Runner(execution, shell, follower, started + timeout_seconds).run(
-                command, self._shells, self._new_spool, self._background
+                self._shells, self._new_spool, self._background
             )
         except OSError as exc:
             text = "the command could not be started: %s\n" % (exc.strerror or exc)
@@ -240,12 +243,9 @@ class _Runner:
         self._at_end = False
         self._ender: Optional[threading.Thread] = None
 
-    def run(
-        self, command: str, shells: Shells, new_spool: Any, background: BackgroundOutput
-    ) -> Dict[str, Any]:
+    def run(self, shells: Shells, new_spool: Any, background: BackgroundOutput) -> Dict[str, Any]:
         output = BoundedOutput(self._execution.limit_bytes, new_spool)
         shell = self._shell
-        shell.run(command)
         self._read_until_end(output)
         if self._ender is not None:
             self._ender.join()

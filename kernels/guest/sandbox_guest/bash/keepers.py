@@ -1,7 +1,7 @@
 """The server's side of ``keeper``: ask for a process, learn its number, its end and what it left.
 
-Requests and answers are packets of a few hundred bytes, so asking never waits. A keeper that is
-gone (a command may kill its parent) shows as the end of its command by KILL.
+Requests and answers are packets of a few hundred bytes, so asking never waits. A command may kill
+its parent: then it is ended, too.
 """
 
 from __future__ import annotations
@@ -60,9 +60,17 @@ class Keeper:
         return pid
 
     def ended(self) -> Tuple[int, bool]:
-        """Wait for the end; give the exit code as ``Popen`` does, and whether all is gone."""
+        """Wait for the end; give the exit code as ``Popen`` does, and whether all is gone.
+
+        Raises
+        ------
+        OSError
+            The keeper is gone; whether the command has ended is not known.
+        """
         answer = self._receive()
-        return answer.get("code", -signal.SIGKILL), answer.get("clean", False)
+        if "code" not in answer:
+            raise OSError("the command's parent is gone")
+        return answer["code"], answer["clean"]
 
     def wake(self) -> None:
         """Let it go on if its command has stopped it."""

@@ -2,8 +2,8 @@
 
 A *spare* shell waits ready: it was started with the state that the last command left, and blocks
 until it is given a command. So a command costs no fork and exec of its own. When a shell ends by
-itself it saves its state (``$PWD`` and ``export -p``); the next spare starts with it. A shell that is
-killed saves nothing: the state stays as it was before.
+itself it saves its state (``$PWD`` and ``export -p``); the next spare starts with it. A shell that
+is killed saves nothing: the state stays as it was before.
 
 The rule: what a shell saves is only ever read by another shell of the same sandbox.
 """
@@ -14,6 +14,7 @@ import fcntl
 import os
 import select
 import shlex
+import signal
 import threading
 from collections import deque
 from typing import Deque, List, Mapping, Optional
@@ -96,21 +97,26 @@ class Shell:
 
     def take_end(self) -> None:
         """Learn how it ended; waits for it."""
-        self.exit_code, self.is_clean = self.keeper.ended()
+        try:
+            self.exit_code, self.is_clean = self.keeper.ended()
+        except OSError:
+            self.tree.end(grace_seconds=0.0)
+            self.exit_code = -signal.SIGKILL
         self.ended.set()
 
-    def run(self, command: str) -> None:
-        """Give it its command."""
+    def run(self, command: str) -> bool:
+        """Give it its command; False if it was killed while it waited, so that it runs nothing."""
         data = command.encode("utf-8", "surrogateescape")
         offset = 0
         while offset < len(data):
             offset += os.pwrite(self._command_fd, data[offset:], offset)
-        os.close(self._command_fd)
         try:
             os.write(self._go_fd, b"\n")
         except BrokenPipeError:
-            pass  # it was killed while it waited; the reader sees its end
+            return False
+        os.close(self._command_fd)
         os.close(self._go_fd)
+        return True
 
     def discard(self) -> None:
         """Let a shell end that was never used; its keeper's answers are still to be read."""
@@ -180,12 +186,12 @@ class Shells:
                         return spare
                 except OSError:
                     pass
-            self._retire(spare)
+            self.retire(spare)
         shell = self._start()
         try:
             shell.await_start()
         except OSError:
-            self._retire(shell)
+            self.retire(shell)
             raise
         return shell
 
@@ -263,7 +269,8 @@ class Shells:
                 spare.keeper.close()
         return keepers
 
-    def _retire(self, spare: Shell) -> None:
+    def retire(self, spare: Shell) -> None:
+        """Do without a shell that was never used, and without its keeper."""
         spare.discard()
         spare.keeper.close()
 

@@ -1,0 +1,54 @@
+"""Where the work of the vault runs: a few threads of its own, never the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ..errors import NotFound, Unavailable
+
+T = TypeVar("T")
+
+_THREADS = 4
+
+
+class DiskThreads:
+    """Runs disk work and ciphers off the event loop.
+
+    A cancelled caller waits for the step that is under way: nobody closes a descriptor or removes a
+    directory that a thread is still working on. So steps are short.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="sandbox-vault")
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<DiskThreads {'closed' if self._closed else 'open'}>"
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in a thread; give what it gives, its errors translated."""
+        if self._closed:
+            raise Unavailable("the file store is closed", status=503)
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.shield(future)
+        except FileNotFoundError as exc:
+            raise NotFound("There is no such file.", detail=repr(exc)) from exc
+        except OSError as exc:
+            raise Unavailable("the file store failed", detail=repr(exc)) from exc
+        except asyncio.CancelledError:
+            while not future.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({future})
+            if not future.cancelled():
+                future.exception()
+            raise
+
+    def close(self) -> None:
+        """End the threads after their work. Twice is once."""
+        self._closed = True
+        self._executor.shutdown(wait=False)

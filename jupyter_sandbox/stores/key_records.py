@@ -1,0 +1,112 @@
+"""The wrapped keys of conversations, as the database keeps them.
+
+It knows rows, no keys: what it holds opens nothing without the master key. Deleting a conversation
+deletes its row, and with it every way to read its files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.exc import IntegrityError
+
+from ..errors import NotFound
+from .connections import Connections
+from .schema import conversation_keys
+
+k = conversation_keys.c
+_ID = k.conversation_id == bindparam("id")
+
+_INSERT = sa.insert(conversation_keys)
+_SELECT = sa.select(conversation_keys).where(_ID)
+_SELECT_ALL = sa.select(conversation_keys)
+_COUNT = sa.select(k.master_key_id, sa.func.count()).group_by(k.master_key_id)
+_REPLACE = (
+    sa.update(conversation_keys)
+    .where(_ID, k.wrapped_key == bindparam("old_wrapped_key"))
+    .values(wrapped_key=bindparam("new_wrapped_key"), master_key_id=bindparam("new_master_key_id"))
+)
+_DELETE = sa.delete(conversation_keys).where(_ID)
+
+
+@dataclass(frozen=True)
+class WrappedKey:
+    """A conversation's key, wrapped by the master key with that id."""
+
+    conversation_id: str
+    master_key_id: str
+    wrapped_key: bytes = field(repr=False)
+
+
+class KeyRecords:
+    """The table of wrapped keys."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def __repr__(self) -> str:
+        return f"<KeyRecords {self._connections!r}>"
+
+    async def get(self, conversation_id: str) -> WrappedKey | None:
+        """Give a conversation's wrapped key; None if it has none."""
+
+        def work(connection: sa.Connection) -> WrappedKey | None:
+            row = connection.execute(_SELECT, {"id": conversation_id}).first()
+            return None if row is None else WrappedKey(**row._mapping)
+
+        return await self._connections.run(work)
+
+    async def add(self, key: WrappedKey) -> WrappedKey:
+        """Keep a first key; give the one that is kept, which is another if somebody was faster.
+
+        ``NotFound`` if the conversation was deleted.
+        """
+
+        def work(connection: sa.Connection) -> WrappedKey:
+            try:
+                connection.execute(_INSERT, vars(key))
+            except IntegrityError:
+                row = connection.execute(_SELECT, {"id": key.conversation_id}).first()
+                if row is None:
+                    raise NotFound("There is no such conversation.") from None
+                return WrappedKey(**row._mapping)
+            return key
+
+        return await self._connections.run(work)
+
+    async def all(self) -> list[WrappedKey]:
+        """Give all of them, for a rotation: about a hundred bytes each."""
+        return await self._connections.run(
+            lambda connection: [WrappedKey(**r._mapping) for r in connection.execute(_SELECT_ALL)]
+        )
+
+    async def count_by_master_key(self) -> dict[str, int]:
+        """Give how many keys each master key wraps."""
+        return await self._connections.run(
+            lambda connection: {str(r[0]): int(r[1]) for r in connection.execute(_COUNT)}
+        )
+
+    async def replace(self, old: WrappedKey, new: WrappedKey) -> bool:
+        """Put the rewrapped key in place of ``old``; False if that is not there any more."""
+        values = {
+            "id": old.conversation_id,
+            "old_wrapped_key": old.wrapped_key,
+            "new_wrapped_key": new.wrapped_key,
+            "new_master_key_id": new.master_key_id,
+        }
+        return await self._connections.run(
+            lambda connection: connection.execute(_REPLACE, values).rowcount > 0
+        )
+
+    async def destroy(self, conversation_id: str) -> None:
+        """Delete a key so that nothing of it stays in the database's files. Twice is once."""
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(_DELETE, {"id": conversation_id})
+            if connection.dialect.name == "sqlite":
+                # `secure_delete` has overwritten the page; the log still has the old one.
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+        await self._connections.run(work)
