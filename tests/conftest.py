@@ -122,6 +122,9 @@ def api(jp_serverapp, jp_fetch, jp_asyncio_loop, jp_server_config):
         with contextlib.suppress(Unavailable):  # of an engine that is made to fail
             for found in await sandboxes.list():
                 await sandboxes.remove(found.sandbox_id)
+        plaintext = sandboxes.settings.plaintext
+        for sandbox_id in plaintext.sandboxes():  # of sandboxes that a test ended by itself
+            plaintext.remove(sandbox_id)
         await sandboxes.engine.close()
 
     jp_asyncio_loop.run_until_complete(remove_all())
