@@ -24,7 +24,8 @@ _ENGINES = ("docker", "bubblewrap")
 def main() -> int:
     """Measure and print; give the exit code."""
     options = _parse()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT may come ignored
+        signal.signal(number, _interrupt)
     started = time.monotonic()
     about = machine()
     print(f"{about['cpus']} × {about['cpu']}, Linux {about['kernel']}, Python {about['python']}")
