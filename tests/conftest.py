@@ -131,14 +131,21 @@ def api(jp_serverapp, jp_fetch, jp_asyncio_loop, jp_server_config):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def required_programs():
-    """Missing parts are failures, never skips."""
+def no_container_is_left():
+    """What the tests make they remove; what was there before is somebody else's."""
+    before = _containers()
     yield
-    if shutil.which("docker"):
-        names = subprocess.run(
-            ["docker", "ps", "-aq", "--filter", "name=jsbx-"],
-            check=False,
-            capture_output=True,
-            text=True,
-        ).stdout.split()
-        assert not names, f"containers were left behind: {names}"
+    left = _containers() - before
+    assert not left, f"containers were left behind: {left}"
+
+
+def _containers() -> set[str]:
+    if shutil.which("docker") is None:
+        return set()
+    listed = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", "name=jsbx-"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return set(listed.stdout.split())
