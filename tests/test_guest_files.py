@@ -85,6 +85,16 @@ class Client:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Client]:
+    try:
+        with serving_quietly() as client:
+            yield client
+    finally:
+        assert len(locks.PATH_LOCKS) == 0
+
+
+@contextlib.contextmanager
+def serving_quietly() -> Iterator[Client]:
+    """Like ``serving``, for several at once (the lock table is not looked at)."""
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=serve_files, args=(Stream(theirs),))
     thread.start()
@@ -95,7 +105,6 @@ def serving() -> Iterator[Client]:
         thread.join(30)
         theirs.close()
         assert not thread.is_alive()
-        assert len(locks.PATH_LOCKS) == 0
 
 
 @pytest.fixture
@@ -725,20 +734,6 @@ def test_a_full_disk_and_a_read_only_one(tmp_path: Path) -> None:
 
 
 # --- replace --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def serving_quietly() -> Iterator[Client]:
-    """Like ``serving``, for several at once (the lock table is not looked at)."""
-    ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=serve_files, args=(Stream(theirs),))
-    thread.start()
-    try:
-        yield Client(ours)
-    finally:
-        ours.close()
-        thread.join(30)
-        theirs.close()
 
 
 def in_threads(work: Any, count: int) -> None:

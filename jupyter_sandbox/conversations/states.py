@@ -30,9 +30,6 @@ MOVES: dict[State, frozenset[State]] = {
 }
 
 #: States from which a call provisions a new sandbox.
-PROVISIONABLE = frozenset({State.ABSENT, State.TERMINATED, State.ERROR})
-
-
-def can_move(old: State, new: State) -> bool:
-    """Say whether the table has this move."""
-    return new in MOVES[old]
+PROVISIONABLE = frozenset(
+    state for state, after in MOVES.items() if State.STARTING in after and state != State.STARTING
+)
