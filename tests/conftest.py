@@ -132,20 +132,27 @@ def api(jp_serverapp, jp_fetch, jp_asyncio_loop, jp_server_config):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_container_is_left():
-    """What the tests make they remove; what was there before is somebody else's."""
+    """What the tests make they remove; what was there before, or is in use, is somebody else's.
+
+    A container of these tests that was left behind has lost its directory on the host with the
+    test's short directory; one whose directory is there belongs to another run on this machine.
+    """
     before = _containers()
     yield
-    left = _containers() - before
+    left = {name for name in _containers() - before if not _has_its_directory(name)}
     assert not left, f"containers were left behind: {left}"
 
 
 def _containers() -> set[str]:
     if shutil.which("docker") is None:
         return set()
-    listed = subprocess.run(
-        ["docker", "ps", "-aq", "--filter", "name=jsbx-"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    return set(listed.stdout.split())
+    return set(_docker("ps", "-aq", "--filter", "name=jsbx-").split())
+
+
+def _has_its_directory(container: str) -> bool:
+    sources = _docker("inspect", "-f", "{{range .Mounts}}{{println .Source}}{{end}}", container)
+    return not sources or all(Path(source).exists() for source in sources.split())
+
+
+def _docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], check=False, capture_output=True, text=True).stdout
