@@ -34,7 +34,7 @@ test: $(VENV)/.ready
 
 # What needs neither Docker nor bubblewrap.
 test-fast: $(VENV)/.ready
-	$(PY) -m pytest -m 'not docker and not bubblewrap and not slow' $(PYTEST_ARGS)
+	$(PY) -m pytest -m 'not docker and not bubblewrap and not browser and not slow' $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

@@ -7,7 +7,9 @@ set -euo pipefail
 
 LOG=${DOCKERD_LOG:-/var/log/jupyter-sandbox-dockerd.log}
 BASE=debian:bookworm-slim
-PACKAGES=(docker.io mmdebstrap bubblewrap ca-certificates debian-archive-keyring)
+# chromium and a font of each kind: the tests in tests/browser.
+PACKAGES=(docker.io mmdebstrap bubblewrap ca-certificates debian-archive-keyring
+    chromium fonts-dejavu-core fonts-liberation)
 
 say() { echo "bootstrap: $*"; }
 

@@ -81,6 +81,12 @@ class SandboxClient:
             raise CaseFailed(f"{method} {path}: {status} {answer[:300]!r}")
         return json.loads(answer) if answer else None
 
+    def put(self, path: str, data: bytes) -> None:
+        """Send bytes as they are."""
+        status, answer = self._client.request("PUT", f"/sandbox/api/{path}", data)
+        if status >= 300:
+            raise CaseFailed(f"PUT {path}: {status} {answer[:300]!r}")
+
     def create(self) -> str:
         """Give the id of a new conversation."""
         conversation: str = self.json("POST", "conversations", {"title": "benchmark"})["id"]

@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jupyter_sandbox.engines.base import Engine
@@ -41,15 +42,27 @@ class BenchServer:
         Of the server process, for its memory.
     directory : Path
         For files of the benchmark; goes with the server.
+    url : str
+        Ends with ``/``.
+    token : str
+        What the server takes for a login.
     """
 
-    def __init__(self, engine: str, base: Path, profile: Path | None = None) -> None:
+    def __init__(
+        self,
+        engine: str,
+        base: Path,
+        profile: Path | None = None,
+        settings: Sequence[str] = (),
+        command: Sequence[str] = ("-m", "jupyter", "server"),
+    ) -> None:
         self.engine = engine
         self.directory = base
-        self._token = secrets.token_hex(16)
+        self.token = secrets.token_hex(16)
         self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}/"
         self._log = base / "server.log"
-        program = ["-m", "jupyter", "server"]
+        program = [*command]
         if profile is not None:
             program = ["-m", "benchmarks.profiled_server", str(profile)]
         words = [
@@ -59,6 +72,7 @@ class BenchServer:
             *(f"--SandboxApp.engine={engine}", f"--SandboxApp.data_dir={base / 'data'}"),
             f"--SandboxApp.runtime_dir={base / 'run'}",
             *(["--allow-root"] if os.getuid() == 0 else []),
+            *settings,
         ]
         private = {
             name: str(base / name.lower())
@@ -67,7 +81,7 @@ class BenchServer:
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 words,
-                env={**os.environ, **private, "JUPYTER_TOKEN": self._token},
+                env={**os.environ, **private, "JUPYTER_TOKEN": self.token},
                 cwd=Path(__file__).parents[1],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -84,7 +98,7 @@ class BenchServer:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api", timeout=5).close()
+                urllib.request.urlopen(f"{self.url}api", timeout=5).close()
                 return
             except OSError:
                 time.sleep(0.05)
@@ -92,7 +106,7 @@ class BenchServer:
 
     def client(self) -> SandboxClient:
         """Give a client on a connection of its own."""
-        return SandboxClient(self._port, self._token)
+        return SandboxClient(self._port, self.token)
 
     def last_words(self) -> str:
         """Give the end of the server's log."""
@@ -113,7 +127,8 @@ class BenchServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        return asyncio.run(self._remove_left())
+        with ThreadPoolExecutor(1) as thread:  # the caller's may have a loop (Playwright's)
+            return thread.submit(asyncio.run, self._remove_left()).result()
 
     async def _remove_left(self) -> list[str]:
         data = self.directory / "data"
@@ -134,8 +149,20 @@ class BenchServer:
 
 
 @contextlib.contextmanager
-def running_server(engine: str, profile: Path | None = None) -> Iterator[BenchServer]:
+def running_server(
+    engine: str,
+    profile: Path | None = None,
+    settings: Sequence[str] = (),
+    command: Sequence[str] = ("-m", "jupyter", "server"),
+) -> Iterator[BenchServer]:
     """Run a server while the block runs; afterwards nothing of it is left.
+
+    Parameters
+    ----------
+    settings : sequence of str
+        Further words, as ``--SandboxLimits.upload_bytes=1000``.
+    command : sequence of str
+        What Python runs: ``("-m", "jupyter", "lab")`` has JupyterLab too.
 
     Raises
     ------
@@ -146,7 +173,7 @@ def running_server(engine: str, profile: Path | None = None) -> Iterator[BenchSe
     server = None
     left: list[str] = []
     try:
-        server = BenchServer(engine, base, profile)
+        server = BenchServer(engine, base, profile, settings, command)
         server.wait_started()
         yield server
     finally:
