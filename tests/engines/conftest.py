@@ -50,6 +50,7 @@ def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 lab = pytest.fixture(params=ALL)(_lab)
 isolating_lab = pytest.fixture(params=ISOLATING)(_lab)
+docker_lab = pytest.fixture(params=ISOLATING[:1])(_lab)
 bubblewrap_lab = pytest.fixture(params=ISOLATING[1:2])(_lab)
 # Those whose limits are control groups wherever the tests run as root.
 grouped_lab = pytest.fixture(params=ISOLATING[:2])(_lab)

@@ -1,5 +1,6 @@
 """The container that is asked for, as data."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,9 @@ def test_it_has_eight_capabilities_and_gains_none():
     assert sorted(config["CapAdd"]) == sorted(
         ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "FSETID", "KILL", "SETFCAP"]
     )
-    assert config["SecurityOpt"] == ["no-new-privileges"]
+    no_new_privileges, seccomp = config["SecurityOpt"]
+    assert no_new_privileges == "no-new-privileges"
+    assert json.loads(seccomp.removeprefix("seccomp="))["defaultAction"] == "SCMP_ACT_ERRNO"
     assert config["Privileged"] is False
 
 

@@ -1,0 +1,70 @@
+"""The list of system calls as Docker and Podman want it. Pure: looks at nothing.
+
+Source: https://docs.docker.com/engine/security/seccomp/. Names that a service's libseccomp does not
+know are passed over by it, and so refused. No architecture is named: the machine's own holds.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+
+from ..models import JsonValue
+from .seccomp_rules import ABSENT, ABSENT_ERRNO, ALLOWED, CONDITIONAL, AllBut, Condition
+
+_BITS = 32
+
+
+@functools.cache
+def profile_text() -> str:
+    """Give the profile as the text that stands after ``seccomp=`` in a security option."""
+    return json.dumps(profile(), separators=(",", ":"))
+
+
+def profile() -> dict[str, JsonValue]:
+    """Give the profile as data."""
+    rules: list[JsonValue] = [
+        {"names": [*sorted(ALLOWED)], "action": "SCMP_ACT_ALLOW"},
+        {"names": [*sorted(ABSENT)], "action": "SCMP_ACT_ERRNO", "errnoRet": ABSENT_ERRNO},
+    ]
+    for name, rule in CONDITIONAL.items():
+        alternatives = (
+            tuple((each,) for each in complement(rule))
+            if isinstance(rule, AllBut)
+            else rule.alternatives
+        )
+        for conditions in alternatives:
+            args: list[JsonValue] = [_argument(condition) for condition in conditions]
+            rules.append({"names": [name], "action": "SCMP_ACT_ALLOW", "args": args})
+    return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}
+
+
+def complement(rule: AllBut) -> Iterator[Condition]:
+    """Give conditions of which one holds for each 32-bit number that is none of the values.
+
+    libseccomp can say "is", under a mask, but not "is not" under one. So this walks the values'
+    bits from the highest: where none of them goes on with a bit, all numbers that do are allowed.
+    """
+    pending = [(0, 0, frozenset(rule.values))]  # bits that are fixed, their values, who has them
+    while pending:
+        depth, prefix, values = pending.pop()
+        if depth == _BITS:
+            continue
+        bit = 1 << (_BITS - 1 - depth)
+        mask = (((1 << (depth + 1)) - 1) << (_BITS - 1 - depth)) & ((1 << _BITS) - 1)
+        for branch in (prefix, prefix | bit):
+            inside = frozenset(value for value in values if value & mask == branch)
+            if inside:
+                pending.append((depth + 1, branch, inside))
+            else:
+                yield Condition(rule.argument, branch, mask)
+
+
+def _argument(condition: Condition) -> dict[str, JsonValue]:
+    return {
+        "index": condition.argument,
+        "value": condition.mask,
+        "valueTwo": condition.value,
+        "op": "SCMP_CMP_MASKED_EQ",
+    }
