@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # asked but never asking
     "policy": _GROUND,
     "stores": _GROUND,
-    "proxies": _GROUND,
+    "proxies": {"policy", *_GROUND},  # a process of its own decides where it connects
     # the road, from its end to its beginning
     "engines": _GROUND,
     "sandbox": {_INTERFACE, *_GROUND, *_ASKED},

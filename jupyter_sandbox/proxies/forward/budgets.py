@@ -1,0 +1,138 @@
+"""How much each conversation, and all together, have used: connections, requests, bytes of a day.
+
+Knows no sockets. The rule: who is over its connections or its rate waits (and only its own requests
+wait with it); who is over its bytes is cut off.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ...policy.egress_rules import EgressCaps
+
+_DAY_SECONDS = 86_400.0
+_MAX_REMEMBERED = 20_000
+
+
+class CapReached(Exception):
+    """A cap of bytes; the text is the reason, a clause."""
+
+
+class DayBytes:
+    """Bytes both ways within a day that begins with the first of them."""
+
+    def __init__(self, up: int, down: int, clock: Callable[[], float]) -> None:
+        self._caps = (up, down)
+        self._clock = clock
+        self._used = [0, 0]
+        self._since = clock()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this day has passed."""
+        return self._clock() - self._since > _DAY_SECONDS
+
+    def left(self, direction: int) -> int:
+        """Give how many bytes may still go up (0) or down (1)."""
+        if self.is_over:
+            self._used, self._since = [0, 0], self._clock()
+        return self._caps[direction] - self._used[direction]
+
+    def add(self, direction: int, size: int) -> None:
+        """Count bytes that went."""
+        self._used[direction] += size
+
+
+class ConversationBudget:
+    """What one conversation uses; outlives its sandboxes and listeners."""
+
+    def __init__(self, caps: EgressCaps, clock: Callable[[], float]) -> None:
+        self._caps = caps
+        self._clock = clock
+        self.connections = 0
+        self.bytes = DayBytes(caps.up_bytes_per_day, caps.down_bytes_per_day, clock)
+        self._burst = 2.0 * caps.requests_per_second
+        self._tokens = self._burst
+        self._filled_at = clock()
+
+    def wait_seconds(self) -> float:
+        """Take one request from the rate; give how long it must wait (0.0: not at all)."""
+        now = self._clock()
+        gained = (now - self._filled_at) * self._caps.requests_per_second
+        self._tokens = min(self._burst, self._tokens + gained) - 1.0
+        self._filled_at = now
+        return max(0.0, -self._tokens / self._caps.requests_per_second)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it need be remembered."""
+        return self.connections == 0 and self.bytes.is_over
+
+
+class Budgets:
+    """All conversations and their sum."""
+
+    def __init__(self, caps: EgressCaps, clock: Callable[[], float] = time.monotonic) -> None:
+        self.caps = caps
+        self._clock = clock
+        self._conversations: dict[str, ConversationBudget] = {}
+        self._total = DayBytes(caps.up_bytes_per_day_total, caps.down_bytes_per_day_total, clock)
+
+    def __repr__(self) -> str:
+        return f"<Budgets conversations={len(self._conversations)}>"
+
+    def of(self, conversation: str) -> ConversationBudget:
+        """Give the budget of a conversation."""
+        found = self._conversations.get(conversation)
+        if found is None:
+            if len(self._conversations) >= _MAX_REMEMBERED:
+                self._forget_idle()
+            found = self._conversations[conversation] = ConversationBudget(self.caps, self._clock)
+        return found
+
+    def meter(self, conversation: str) -> Meter:
+        """Give the meter of a new connection."""
+        return Meter(self.caps.up_bytes, self.of(conversation).bytes, self._total, self._clock)
+
+    def _forget_idle(self) -> None:
+        kept = {name: b for name, b in self._conversations.items() if not b.is_idle}
+        self._conversations = kept
+
+
+class Meter:
+    """Counts one connection's bytes against all caps that hold for it."""
+
+    def __init__(
+        self, up_bytes: int, day: DayBytes, total: DayBytes, clock: Callable[[], float]
+    ) -> None:
+        self._up_cap = up_bytes
+        self._day = day
+        self._total = total
+        self._clock = clock
+        self.used = [0, 0]
+        self.active_at = clock()
+
+    def count(self, direction: int, size: int) -> None:
+        """Count bytes before they go on: up is 0, down is 1.
+
+        Raises
+        ------
+        CapReached
+            They may not.
+        """
+        if direction == 0 and self.used[0] + size > self._up_cap:
+            raise CapReached(f"more than {_mib(self._up_cap)} were sent over one connection")
+        way = ("sent", "received")[direction]
+        if self._day.left(direction) < size:
+            raise CapReached(f"this conversation has {way} all it may within a day")
+        if self._total.left(direction) < size:
+            raise CapReached(f"all conversations together have {way} all they may within a day")
+        self._day.add(direction, size)
+        self._total.add(direction, size)
+        self.used[direction] += size
+        self.active_at = self._clock()
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1024**2:g} MiB"
