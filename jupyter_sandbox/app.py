@@ -21,9 +21,11 @@ from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
 from traitlets import Bool, Enum, Float, Unicode, default
 
+from .conversations.contents.contents import Contents
 from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
 from .conversations.placing import Placing
+from .conversations.shared_files import SharedFiles
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .engines.bubblewrap import BubblewrapEngine
@@ -38,6 +40,7 @@ from .services import Services
 from .settings import SandboxLimits, SandboxResources
 from .stores.database import Database
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
+from .stores.share_records import ShareRecords
 from .stores.upload_records import UploadRecords
 from .stores.vault_opening import open_vault
 from .tools.calls import Calls
@@ -83,6 +86,12 @@ class SandboxApp(ExtensionApp):
         False,
         help="Let uploads lie on a disk in plain while their sandbox lives, where there is no "
         "tmpfs for them (`runtime_dir` or /dev/shm). Without it such a server does not start.",
+    ).tag(config=True)
+    show_workspace = Bool(
+        False,
+        help="Show the workspace of a running sandbox as a folder beside `uploads` and `outputs` "
+        "in the conversation's contents, readable and writable. Users see what the assistant works "
+        "with, and can change it under its hands; looking starts no sandbox.",
     ).tag(config=True)
     start_timeout_seconds = Float(
         60.0, help="How long a new sandbox may take until its guest answers, in seconds."
@@ -135,6 +144,11 @@ class SandboxApp(ExtensionApp):
         self.log.info("sandbox engine: %s", services.engine_reason)
         self.log.info(_FIRST_CALL, url, url)
 
+    @property
+    def upload_bytes(self) -> int:
+        """The largest upload, for handlers that bound a body before the parts are built."""
+        return self._limits.upload_bytes
+
     async def ready(self) -> Services:
         """Give the parts; the first caller builds them."""
         if self._services is not None:
@@ -154,6 +168,7 @@ class SandboxApp(ExtensionApp):
         await services.sweeping.close()
         await services.calls.close()
         await services.conversations.detach()
+        await services.contents.close()
         await services.uploads.close()
         await services.files.close()
         await services.engine.close()
@@ -199,6 +214,11 @@ class SandboxApp(ExtensionApp):
         conversations = Conversations(around, vault)
         calls = Calls(conversations, database, vault, self._limits, self.log)
         uploads = Uploads(database, records, vault, placing, self._limits, calls.capacity.forget)
+        shared = SharedFiles(
+            database, ShareRecords(database.connections), vault, calls.capacity.forget
+        )
+        workspace = settings.workspace_path if self.show_workspace else ""
+        contents = Contents(conversations, uploads, shared, self._limits, workspace, self.log)
         return Services(
             database=database,
             engine=choice.engine,
@@ -207,6 +227,7 @@ class SandboxApp(ExtensionApp):
             conversations=conversations,
             calls=calls,
             uploads=uploads,
+            contents=contents,
             files=vault,
             sweeping=Sweeping(database, records, vault, placing, self.log),
             limits=self._limits,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jupyter_server.base.handlers import JupyterHandler
 
+from .conversations.contents.contents import Contents
 from .conversations.conversations import Conversations
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
@@ -36,6 +37,7 @@ class Services:
     conversations: Conversations
     calls: Calls
     uploads: Uploads
+    contents: Contents
     files: FileStore
     sweeping: Sweeping
     limits: Limits

@@ -89,6 +89,18 @@ class Conversation:
         finally:
             self.users -= 1
 
+    @contextlib.asynccontextmanager
+    async def use_running(self) -> AsyncIterator[Sandbox | None]:
+        """Lend the sandbox if it runs, else None: for looking. It is no use, and starts nothing."""
+        self.users += 1
+        try:
+            if not self.is_attached:
+                async with self._lock:
+                    await self._attach_running()
+            yield self._sandbox if self.is_attached else None
+        finally:
+            self.users -= 1
+
     async def interrupt(self) -> int:
         """End what runs in the sandbox; give how many commands and cells that were."""
         sandbox = self._sandbox

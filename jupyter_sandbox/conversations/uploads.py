@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..errors import InvalidRequest, LimitExceeded, NotFound, Unavailable
@@ -99,12 +100,53 @@ class Uploads:
 
     async def delete(self, conversation_id: str, name: str) -> None:
         """Delete a file, in the sandbox too; ``NotFound`` if there is none."""
-        row = await self._find(conversation_id, name)
+        row = await self.find(conversation_id, name)
         if not await self._records.delete(row):
             raise NotFound("There is no such file.")
         await self._files.remove(conversation_id, row.upload_id)
         self._changed(conversation_id)
         await self._placing.place(conversation_id, name)
+
+    async def rename(self, conversation_id: str, name: str, to: str) -> UploadRecord:
+        """Give a file another name: all at once, in the sandbox too.
+
+        Its bytes are sealed under their name, so they are sealed anew.
+
+        Raises
+        ------
+        InvalidRequest
+            422: no file may have the name. 409: there is another file of this name.
+        NotFound
+            There is no such file, or it was replaced meanwhile.
+        """
+        decision = decide_file_name(to)
+        if not decision:
+            raise InvalidRequest(f"Not renamed: {decision.reason}.")
+        async with self.reading(conversation_id, name) as (old, reader):
+            identity = FileIdentity(conversation_id, uuid.uuid4().hex, "upload", to)
+            async with self._files.sink(identity, old.size_bytes) as sink:
+                async for piece in reader.pieces():
+                    await sink.write(piece)
+                sha256 = await sink.commit()
+                media = media_of(to, sink.head)
+                new = replace(
+                    old,
+                    upload_id=identity.file_id,
+                    name=to,
+                    sha256=sha256,
+                    media_type=media.media_type,
+                    preview=media.preview,
+                )
+                try:
+                    if not await self._records.move(old, new):
+                        raise NotFound("There is no such file.")
+                except BaseException:
+                    await asyncio.shield(self._files.remove(conversation_id, new.upload_id))
+                    raise
+        self._remove_soon(old)
+        await self._placing.place(conversation_id, to)
+        await self._placing.place(conversation_id, name)
+        return new
 
     @contextlib.asynccontextmanager
     async def reading(
@@ -113,7 +155,7 @@ class Uploads:
         """Open a file: the old one or the new one while it is replaced, never neither."""
         async with contextlib.AsyncExitStack() as stack:
             for attempt in range(_TRIES):
-                row = await self._find(conversation_id, name)
+                row = await self.find(conversation_id, name)
                 try:
                     reader = await stack.enter_async_context(self._files.reading(row.stored))
                 except NotFound:
@@ -123,7 +165,8 @@ class Uploads:
                 yield row, reader
                 return
 
-    async def _find(self, conversation_id: str, name: str) -> UploadRecord:
+    async def find(self, conversation_id: str, name: str) -> UploadRecord:
+        """Give the record of a name; ``NotFound`` if there is none."""
         row = None
         if decide_file_name(name):
             row = await self._records.get(conversation_id, name)

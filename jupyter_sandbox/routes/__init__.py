@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from .base import SandboxHandler
+from .contents import (
+    CheckpointHandler,
+    CheckpointsHandler,
+    ContentsFileHandler,
+    ContentsHandler,
+)
 from .conversations import ConversationHandler, ConversationsHandler, InterruptHandler
 from .downloads import FileHandler, SharesHandler, ZipHandler
 from .tools import CallHandler, CancelHandler, ToolCallHandler, ToolsHandler
@@ -10,6 +16,7 @@ from .uploads import UploadHandler, UploadsHandler
 
 _ID = r"(?P<conversation_id>[^/]+)"
 _CALL = r"(?P<call_id>[^/]+)"
+_HERE = rf"/sandbox/c/{_ID}"
 
 ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     (r"/sandbox/api/conversations", ConversationsHandler),
@@ -24,5 +31,13 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     (rf"/sandbox/api/conversations/{_ID}/tools/(?P<name>[^/]+)", ToolCallHandler),
     (rf"/sandbox/api/conversations/{_ID}/calls/{_CALL}", CallHandler),
     (rf"/sandbox/api/conversations/{_ID}/calls/{_CALL}/cancel", CancelHandler),
+    # Files lie in folders: what is called `checkpoints` itself is none.
+    (rf"{_HERE}/api/contents(?P<path>/[^/]+/.+)/checkpoints", CheckpointsHandler),
+    (
+        rf"{_HERE}/api/contents(?P<path>/[^/]+/.+)/checkpoints/(?P<checkpoint_id>[^/]+)",
+        CheckpointHandler,
+    ),
+    (rf"{_HERE}/api/contents(?P<path>/.*|)", ContentsHandler),
+    (rf"{_HERE}/files/(?P<path>.+)", ContentsFileHandler),
 ]
 """(pattern below the server's base URL, handler)."""

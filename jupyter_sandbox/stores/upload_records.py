@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.exc import IntegrityError
 
-from ..errors import NotFound, Unavailable
+from ..errors import InvalidRequest, NotFound, Unavailable
 from ..models import UploadRecord
 from .connections import Connections
 from .schema import from_microseconds, to_microseconds, uploads
@@ -71,6 +71,23 @@ class UploadRecords:
                     continue  # another process was faster
                 return None
             raise Unavailable("the upload is replaced by others all the time; try again")
+
+        return await self._connections.run(work)
+
+    async def move(self, old: UploadRecord, new: UploadRecord) -> bool:
+        """Put a record under another name in the place of ``old``; False if that is gone.
+
+        ``InvalidRequest`` (409) if there is another file of this name.
+        """
+        values = {**vars(new), "created_at": to_microseconds(new.created_at)}
+        replacing = {f"new_{name}": value for name, value in values.items()}
+
+        def work(connection: sa.Connection) -> bool:
+            try:
+                done = connection.execute(_REPLACE, {"seen": old.upload_id, **replacing})
+            except IntegrityError:
+                raise InvalidRequest("There is another file of this name.", status=409) from None
+            return done.rowcount > 0
 
         return await self._connections.run(work)
 

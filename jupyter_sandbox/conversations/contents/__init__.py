@@ -1,0 +1,1 @@
+"""A conversation's files as Jupyter's contents service shows them."""
