@@ -26,6 +26,10 @@ class SandboxCLI(JupyterApp):
             "jupyter_sandbox.cli.rotate_key.RotateKeyApp",
             "Make a new master key for the stored files.",
         ),
+        "mcp": (
+            "jupyter_sandbox.cli.mcp.McpApp",
+            "Give the tools to an MCP client over stdin and stdout.",
+        ),
         "demo": (
             "jupyter_sandbox.cli.demo.DemoApp",
             "Show a whole job of an assistant, from a CSV to a shared chart and workbook.",

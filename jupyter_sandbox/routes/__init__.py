@@ -11,6 +11,7 @@ from .contents import (
 )
 from .conversations import ConversationHandler, ConversationsHandler, InterruptHandler
 from .downloads import FileHandler, SharesHandler, ZipHandler
+from .mcp.handler import McpHandler
 from .tools import CallHandler, CancelHandler, ToolCallHandler, ToolsHandler
 from .uploads import UploadHandler, UploadsHandler
 
@@ -39,5 +40,7 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     ),
     (rf"{_HERE}/api/contents(?P<path>/.*|)", ContentsHandler),
     (rf"{_HERE}/files/(?P<path>.+)", ContentsFileHandler),
+    (r"/sandbox/mcp", McpHandler),
+    (rf"/sandbox/c/{_ID}/mcp", McpHandler),
 ]
 """(pattern below the server's base URL, handler)."""

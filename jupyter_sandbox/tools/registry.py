@@ -10,7 +10,7 @@ from ..models import JsonValue, Limits
 from . import bash, create_file, python, share_files, str_replace, view
 from .tool import Prepared, Tool
 
-__all__ = ["FORMATS", "TOOLS", "Prepared", "Tool", "export", "prepare"]
+__all__ = ["FORMATS", "TOOLS", "Prepared", "Tool", "export", "names", "prepare"]
 
 FORMATS = ("anthropic", "openai", "mcp")
 
@@ -26,6 +26,11 @@ TOOLS: tuple[Tool[Any], ...] = (
 _BY_NAME = {tool.name: tool for tool in TOOLS}
 
 
+def names() -> tuple[str, ...]:
+    """Give the names of all tools."""
+    return tuple(_BY_NAME)
+
+
 def prepare(name: str, body: object, limits: Limits) -> Prepared:
     """Give a call that is ready to run; nothing of the sandbox is needed for that.
 
@@ -36,12 +41,12 @@ def prepare(name: str, body: object, limits: Limits) -> Prepared:
     """
     tool = _BY_NAME.get(name)
     if tool is None:
-        names = ", ".join(_BY_NAME)
+        known = ", ".join(names())
         near = difflib.get_close_matches(name, _BY_NAME, n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         shown = "".join(c if c.isprintable() else "\ufffd" for c in name[:60])
         raise ToolError(
-            f"Nothing was done: there is no tool `{shown}`.{hint} The tools are: {names}.",
+            f"Nothing was done: there is no tool `{shown}`.{hint} The tools are: {known}.",
             code="unknown_tool",
         )
     return tool.prepare(body, limits)
