@@ -37,7 +37,7 @@ from .routes import ROUTES
 from .sandbox.plaintext import PlaintextDirs, choose_plaintext_dirs, swap_is_on
 from .sandbox.sandboxes import Sandboxes, SandboxSettings
 from .services import Services
-from .settings import SandboxLimits, SandboxResources
+from .settings import SandboxEgress, SandboxLimits, SandboxResources
 from .stores.database import Database
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from .stores.share_records import ShareRecords
@@ -57,7 +57,13 @@ class SandboxApp(ExtensionApp):
 
     name = "jupyter_sandbox"
     load_other_extensions = True
-    classes = [SandboxLimits, SandboxResources, DockerEngine, BubblewrapEngine]  # noqa: RUF012
+    classes = [  # noqa: RUF012
+        SandboxLimits,
+        SandboxResources,
+        SandboxEgress,
+        DockerEngine,
+        BubblewrapEngine,
+    ]
 
     engine = Enum(
         ("auto", "docker", "bubblewrap"),
@@ -127,6 +133,7 @@ class SandboxApp(ExtensionApp):
         """Give handlers a way to this app; a wrong setting fails here, at the server's start."""
         self._limits = SandboxLimits(parent=self).to_limits()
         self._resources = SandboxResources(parent=self).to_resources()
+        self._egress = SandboxEgress(parent=self)
         self.settings["jupyter_sandbox"] = self
 
     def initialize_handlers(self) -> None:

@@ -24,14 +24,21 @@ from jupyter_sandbox.engines.bubblewrap import BubblewrapEngine
 from jupyter_sandbox.engines.docker import DockerEngine
 from jupyter_sandbox.models import CallState, FileCard, Limits
 from jupyter_sandbox.routes import ROUTES
-from jupyter_sandbox.settings import SandboxLimits, SandboxResources
+from jupyter_sandbox.settings import SandboxEgress, SandboxLimits, SandboxResources
 from jupyter_sandbox.tools.registry import FORMATS, TOOLS
 from tests.test_layering import MAY_IMPORT
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-CONFIGURABLES = (SandboxApp, SandboxLimits, SandboxResources, DockerEngine, BubblewrapEngine)
+CONFIGURABLES = (
+    SandboxApp,
+    SandboxLimits,
+    SandboxResources,
+    SandboxEgress,
+    DockerEngine,
+    BubblewrapEngine,
+)
 
 ASSISTANTS = (DOCS / "assistants.md").read_text(encoding="utf-8")
 ADMINISTRATORS = (DOCS / "administrators.md").read_text(encoding="utf-8")

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "routes": {"tools", "conversations", "services", *_GROUND, *_ASKED},
     # the edges
     "services": {"tools", "conversations", _INTERFACE, *_GROUND, *_ASKED},
-    "settings": {_INTERFACE, *_GROUND},
+    "settings": {_INTERFACE, "policy", *_GROUND},
     "demo": set(),  # it speaks HTTP, as any assistant does
     "cli": {"demo", "stores", "__init__", *_GROUND},
     "testing": {"engines", "sandbox", "conversations", "tools", *_GROUND, *_ASKED},
