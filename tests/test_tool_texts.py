@@ -31,7 +31,7 @@ from jupyter_sandbox.tools.texts import short_size
 
 MIB = 1024 * 1024
 NOTICE = "... output truncated (exceeded 1 MiB) ..."
-PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x09\0\0\0\x07" + b"\0" * 20
 
 
 def text_of(result: ToolResult) -> str:
@@ -269,7 +269,7 @@ def test_images_of_a_cell_are_what_they_are_not_what_they_claim():
     text = text_of(result)
     assert "(no output)" not in text
     assert "[an image that is no png, jpeg, gif or webp is not shown]" in text
-    assert "[an image of 5,000,028 bytes is not shown; 5,000,000 are the most]" in text
+    assert "[an image of 5,000,044 bytes is not shown; 5,000,000 are the most]" in text
     many = python_result(replace(outcome, images=(Image("image/png", PNG),) * 25), Limits(), 600)
     assert len(many.content) == 21
     assert "[5 more images are not shown]" in text_of(many)

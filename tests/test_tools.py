@@ -35,7 +35,7 @@ from jupyter_sandbox.tools.run import run_tool
 
 from .test_files_client import guest
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x09\0\0\0\x07" + bytes(range(200))
 
 
 class Broken:
@@ -389,12 +389,12 @@ async def test_an_image_is_shown_and_other_binaries_are_described(tmp_path):
         path = desk.file("misnamed.txt", PNG)
         result = await desk.call("view", path=str(path))
         assert result.content == (
-            TextContent(f"Here's the image {path} (image/png, 208 bytes):"),
+            TextContent(f"Here's the image {path} (image/png, 224 bytes):"),
             ImageContent("image/png", base64.b64encode(PNG).decode()),
         )
         large = desk.file("large.png", PNG + b"\0" * 5_000_000)
         assert (await desk.view(large)).startswith(
-            f"The file {large} is an image (image/png, 5,000,208 bytes), too large to be viewed"
+            f"The file {large} is an image (image/png, 5,000,224 bytes), too large to be viewed"
         )
         most = desk.file("most.png", PNG + os.urandom(5_000_000 - len(PNG)))
         result = await desk.call("view", path=str(most))
@@ -683,7 +683,7 @@ async def test_a_shared_file_is_a_copy_with_a_card(tmp_path):
         assert (card.media_type, card.preview, card.version) == ("image/png", "image", 1)
         assert (card.file_id, card.sha256) == (record.share_id, record.sha256)
         assert record.path == "charts/März.png"
-        assert text_of(result) == (f"Shared 1 file with the user:\n- {path} (208 bytes, image/png)")
+        assert text_of(result) == (f"Shared 1 file with the user:\n- {path} (224 bytes, image/png)")
         Path(path).unlink()
         assert await desk.stored(record) == PNG
 

@@ -107,18 +107,38 @@ def test_both_sides_of_each_bound(size, parts, passes):
     assert messages.feed(message([b"next"])) == message([b"next"])
 
 
-def test_an_endless_multipart_message_costs_no_memory():
+def test_a_message_far_over_the_bound_costs_no_memory_and_the_stream_lives_on():
     messages = ZmtpFilter()
     messages.feed(GREETING)
-    many = frame(b"x" * 65_536, more=True) * 16
+    many = frame(b"x" * 1_048_576, more=True)
     tracemalloc.start()
-    for _ in range(1000):  # 1 GiB
+    for _ in range(1000):  # nearly 1 GiB
         assert messages.feed(many) == b""
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 48 * 1024 * 1024
+    assert peak < 24 * 1024 * 1024
     assert messages.feed(frame(b"end")) == b""
     assert messages.dropped == 1
+    assert messages.feed(message([b"next"])) == message([b"next"])
+
+
+@pytest.mark.parametrize("size", [65_536, 1, 0], ids=["bytes", "parts", "empty parts"])
+def test_a_message_that_does_not_end_breaks_the_stream_and_costs_no_memory(size):
+    messages = ZmtpFilter()
+    messages.feed(GREETING)
+    many = frame(b"x" * size, more=True) * 64
+
+    def endless() -> None:
+        for _ in range(20_000):
+            assert messages.feed(many) == b""
+
+    tracemalloc.start()
+    with pytest.raises(ZmtpError, match="without end"):
+        endless()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 24 * 1024 * 1024
+    assert messages.held_bytes < 1024 * 1024
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ any more.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from ..errors import Unavailable
 
 MOST = 2**63 - 1
+_SURROGATE = re.compile("[\ud800-\udfff]")
 PATH_CHARACTERS = 4 * 4096  # each byte may be shown as \xNN
 
 
@@ -40,9 +42,9 @@ class Answer:
         return self._body.get(name) is not None
 
     def text(self, name: str, most: int = PATH_CHARACTERS) -> str:
-        """Give a text of at most ``most`` characters."""
+        """Give a text of at most ``most`` characters, all of which can be encoded."""
         value = self._body.get(name)
-        if not isinstance(value, str) or len(value) > most:
+        if not isinstance(value, str) or len(value) > most or _SURROGATE.search(value):
             raise malformed(name)
         return value
 

@@ -8,7 +8,6 @@ are bounded by the clock of this side. The execution inside does not belong to t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -17,10 +16,12 @@ from sandbox_guest import protocol
 
 from ..errors import ToolError, Unavailable
 from ..models import Emit, Outcome
-from .link import GuestLink, GuestStream
+from .link import GuestLink, GuestStream, valid_text
+from .pace import Pace
 
 _SLACK_BYTES = 64 * 1024
 _GRACE_SECONDS = 15.0  # the guest ends a tree within 7 s; then the host gives up
+_MOST_IDLE_WORDS = 1000  # messages of one call that say nothing new
 _REFUSALS = {"Refused": "refused", "NotFound": "not_found"}  # the guest's names, our codes
 
 
@@ -84,10 +85,11 @@ class BashKernel:
         try:
             async with asyncio.timeout(10):
                 await stream.send(request)
-                while True:
+                for _ in range(_MOST_IDLE_WORDS):
                     body = (await stream.receive()).body
                     if _type_of(body) == "interrupt_reply":
                         return _integer(_dict(body.get("content")).get("count")) or 0
+                raise _cut_off("messages that say nothing")
         except TimeoutError:
             raise Unavailable("the sandbox does not answer", status=504) from None
         finally:
@@ -124,23 +126,34 @@ class BashKernel:
         reply: dict[str, Any] | None = None
         msg_id = request["header"]["msg_id"]
         reply_type = request["header"]["msg_type"].replace("_request", "_reply")
+        pace = Pace()
+        idle_words = 0
         while True:
             body = (await stream.receive()).body
+            pace.begin()
             if _dict(body.get("parent_header")).get("msg_id") != msg_id:
                 raise Unavailable("the sandbox answered something that was not asked")
             msg_type, content = _type_of(body), _dict(body.get("content"))
             if msg_type == "stream":
                 text = content.get("text")
-                if isinstance(text, str) and kept.add(text):
+                if not isinstance(text, str) or not text:
+                    idle_words += 1
+                elif kept.add(text := valid_text(text)):
                     emit(text)
             elif msg_type == reply_type:
                 code = _REFUSALS.get(str(content.get("ename")), "")
                 if content.get("status") == "error" and code:
-                    message = str(content.get("evalue"))[:300]
+                    message = _line(content.get("evalue"), 300)
                     raise ToolError(f"The command was not run: {message}.", code=code)
                 reply = body
+                idle_words += 1
             elif msg_type == "status" and content.get("execution_state") == "idle" and reply:
                 return reply
+            else:
+                idle_words += 1
+            if idle_words > _MOST_IDLE_WORDS:
+                raise _cut_off("messages that say nothing")
+            await pace.rest()
 
 
 class _Kept:
@@ -153,10 +166,10 @@ class _Kept:
         self._received = 0
 
     def add(self, text: str) -> bool:
-        size = len(text.encode("utf-8", "replace"))
+        size = len(text) if text.isascii() else len(text.encode("utf-8"))
         self._received += size
         if self._received > 4 * self._limit:
-            raise Unavailable("the sandbox sent more output than it may and was cut off")
+            raise _cut_off("more output than it may")
         if self._bytes + size > self._limit:
             return False
         self._bytes += size
@@ -164,11 +177,11 @@ class _Kept:
         return True
 
     def text(self) -> str:
-        joined = "".join(self._pieces)
-        with contextlib.suppress(UnicodeEncodeError):
-            joined.encode("utf-8")
-            return joined
-        return joined.encode("utf-8", "backslashreplace").decode("utf-8")
+        return "".join(self._pieces)
+
+
+def _cut_off(what: str) -> Unavailable:
+    return Unavailable(f"the sandbox sent {what} and was cut off")
 
 
 def _message(

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import zmq
@@ -23,13 +24,17 @@ from ..errors import SandboxError, Unavailable
 from ..models import Emit
 from .cell_result import CellResult
 from .kernel_messages import KernelMessage, MessageError, read_message
+from .pace import Pace
 
 _OTHER_HALF_SECONDS = 5.0
-_RECEIVE_QUEUE = 8  # messages; the relay bounds their size, so this bounds memory
+_RECEIVE_QUEUE = 4  # messages; the relay bounds their size, so this bounds memory
 _LARGE_BYTES = 512 * 1024  # read in a thread: signature, JSON and base64 take milliseconds
 _ASK_AGAIN_SECONDS = 0.5
-_BURST = 16  # messages before others on the loop have their turn
 _MAX_RUNNING = 256
+_MAX_FENCES = 16
+_MOST_ERRORS = 1000
+# All sandboxes share these: a few large messages are in memory as Python objects, never many.
+_READERS = ThreadPoolExecutor(2, thread_name_prefix="sandbox-message")
 
 
 class Execution:
@@ -116,6 +121,8 @@ class Dispatcher:
     ----------
     protocol_errors : int
         Messages that were no messages.
+    on_violation : callable or None
+        Called once with the reason when there are too many of them.
     """
 
     def __init__(
@@ -134,6 +141,7 @@ class Dispatcher:
         self._heard = asyncio.Event()
         self._answered = asyncio.Event()
         self.protocol_errors = 0
+        self.on_violation: Callable[[str], None] | None = None
         self._shell = _socket(context, zmq.DEALER, urls["shell"])
         self._control = _socket(context, zmq.DEALER, urls["control"])
         self._iopub = _socket(context, zmq.SUB, urls["iopub"])
@@ -194,9 +202,10 @@ class Dispatcher:
         The kernel answers requests in order. When it answers one that is sent now, the replies of
         earlier ones have come or never will.
         """
-        if self._executions and self._tasks:
-            fence = self._send(self._shell, "kernel_info_request", {})
-            self._fences[fence] = list(self._executions.values())
+        if self._executions and self._tasks and len(self._fences) < _MAX_FENCES:
+            with contextlib.suppress(Unavailable):  # it reads nothing: their time will run out
+                fence = self._send(self._shell, "kernel_info_request", {})
+                self._fences[fence] = list(self._executions.values())
 
     async def close(self, reason: SandboxError) -> None:
         """Stop reading; executions that wait raise ``reason``. Twice is once."""
@@ -228,24 +237,34 @@ class Dispatcher:
     async def _read(
         self, socket: zmq.asyncio.Socket, handle: Callable[[KernelMessage], None]
     ) -> None:
-        count = 0
+        pace = Pace()
         while True:
             frames: list[bytes] = await socket.recv_multipart()
-            count += 1
-            if count % _BURST == 0:
-                await asyncio.sleep(0)  # a message that is there already is given without a pause
+            pace.begin()
             try:
                 if sum(len(frame) for frame in frames) > _LARGE_BYTES:
-                    message = await asyncio.to_thread(read_message, self._session, frames)
+                    loop = asyncio.get_running_loop()
+                    message = await loop.run_in_executor(
+                        _READERS, read_message, self._session, frames
+                    )
+                    pace.begin()
                 else:
                     message = read_message(self._session, frames)
                 handle(message)
             except MessageError as exc:
-                self.protocol_errors += 1
-                if self.protocol_errors in (1, 10, 100) or self.protocol_errors % 10_000 == 0:
-                    self._log.warning("%r: a malformed message: %s", self, exc)
+                self._note_error(exc)
             except Exception:
                 self._log.exception("%r: a message could not be handled", self)
+            await pace.rest()  # a message that is there already is given without a pause
+
+    def _note_error(self, error: MessageError) -> None:
+        self.protocol_errors += 1
+        if self.protocol_errors in (1, 10, 100):
+            self._log.warning("%r: a malformed message: %s", self, error)
+        if self.protocol_errors == _MOST_ERRORS:
+            self._log.warning("%r: too many malformed messages: %s", self, error)
+            if self.on_violation is not None:
+                self.on_violation("too many malformed messages")
 
     def _on_iopub(self, message: KernelMessage) -> None:
         self._heard.set()

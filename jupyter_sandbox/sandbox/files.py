@@ -35,6 +35,8 @@ SLOW_SECONDS = 60.0
 REMOVE_SECONDS = 120.0
 STEP_SECONDS = 30.0  # between two frames of a chunked exchange
 _SLOWEST_EXPORT = 2 * 1024 * 1024  # bytes a second
+_SMALL_PIECE_BYTES = 16 * 1024  # the guest's have CHUNK_BYTES, but for the last one
+_MOST_SMALL_PIECES = 64
 
 T = TypeVar("T")
 Sink = Callable[[bytes], Awaitable[None]]
@@ -164,7 +166,7 @@ class GuestFiles:
         may come after it.
         """
         digest = hashlib.sha256()
-        size = 0
+        size = pieces = 0
         request = {"op": "export", "path": path, "root": root, "max_bytes": max_bytes}
         seconds = SLOW_SECONDS + max_bytes / _SLOWEST_EXPORT
         async with _in_time(seconds), self._exchange() as stream:
@@ -177,8 +179,11 @@ class GuestFiles:
                 if not last and (frame.body.get("chunk") is not True or not frame.payload):
                     raise malformed("a chunk was due")
                 size += len(frame.payload)
+                pieces += 1
                 if size > max_bytes:
                     raise malformed("more than was asked for")
+                if pieces > _MOST_SMALL_PIECES + size // _SMALL_PIECE_BYTES:
+                    raise malformed("too many small pieces")
                 digest.update(frame.payload)
                 if frame.payload:
                     await sink(frame.payload)

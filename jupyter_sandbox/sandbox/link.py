@@ -1,8 +1,9 @@
 """The host's end of the streams that a guest opens: listen, keep idle streams, name their target.
 
 The rule: this side creates the socket and accepts; it never connects to a path a sandbox can write.
-Whatever comes from a stream is hostile: frames are bounded, a first frame is awaited for a bounded
-time, a surplus stream is closed. One link is one sandbox (the directory is the identity).
+Whatever comes from a stream is hostile: frames are bounded, streams are accepted at a bounded rate,
+a first frame is small and awaited for a bounded time, a surplus stream is closed. One link is one
+sandbox (the directory is the identity).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
+import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,12 +24,23 @@ from sandbox_guest import protocol
 from sandbox_guest.frames import Frame, FrameDecoder, FrameError, encode
 
 from ..errors import SandboxError, Unavailable
+from .json_bounds import check_json
 
 _READ_BYTES = 256 * 1024
 _HELLO_SECONDS = 5.0
 _MAX_IDLE = 2 * protocol.IDLE_STREAMS
 _MAX_STREAMS = protocol.MAX_STREAMS
+_MAX_HELLOS = 32  # streams at once that have not said who they are
+_HELLO_BYTES = 4096
+# A flood of connections costs the loop some 0.1 ms each, whoever they are from. Beyond this rate
+# they wait in the socket's backlog, and beyond that whoever connects is refused.
+_ACCEPTS_AT_ONCE = 256
+_ACCEPTS_PER_SECOND = 200.0
+_BACKLOG = 128
 _POOLED = 4
+
+
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class GuestError(SandboxError):
@@ -51,9 +65,17 @@ class GuestError(SandboxError):
         if not isinstance(error, dict):
             return cls("failed", "the sandbox gave a malformed answer", {})
         facts = {k: v for k, v in error.items() if k not in ("code", "message")}
-        return cls(
-            str(error.get("code", "failed"))[:64], str(error.get("message", ""))[:2000], facts
-        )
+        code, message = error.get("code"), error.get("message")
+        if not isinstance(code, str) or not _CODE.fullmatch(code):
+            code = "failed"
+        return cls(code, valid_text(message[:2000]) if isinstance(message, str) else "", facts)
+
+
+def valid_text(text: str) -> str:
+    """Give a text that can be encoded: lone surrogates, which no honest guest sends, are shown."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -76,8 +98,7 @@ class GuestStream:
         self.reader = reader
         self.writer = writer
         self.target = ""
-        self._decoder = FrameDecoder()
-        self._eof: asyncio.Task[bytes] | None = None
+        self._decoder = FrameDecoder(_HELLO_BYTES, 0, check_json)  # until it is known
 
     def __repr__(self) -> str:
         return f"<GuestStream {self.target or 'idle'}{' closed' if self.closed else ''}>"
@@ -94,6 +115,17 @@ class GuestStream:
             await self.writer.drain()
         except OSError as exc:
             raise Unavailable("the sandbox closed the connection", detail=repr(exc)) from exc
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes have come that nobody has asked for."""
+        return self._decoder.waiting_bytes > 0
+
+    def trust_frames(self) -> None:
+        """Take frames of every allowed size from now on: the stream has said who it is."""
+        rest = self._decoder.take_rest()
+        self._decoder = FrameDecoder(check=check_json)
+        self._decoder.push(rest)
 
     async def receive(self) -> Frame:
         """Give the next frame. The caller bounds the time.
@@ -161,7 +193,10 @@ class GuestLink:
     def __init__(self, dial_dir: Path, name: str, log: logging.Logger | None = None) -> None:
         self._path = dial_dir / f"{name}.sock"
         self._log = log or logging.getLogger(__name__)
-        self._server: asyncio.AbstractServer | None = None
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._hellos = 0
+        self._refused = 0
         self._idle: deque[GuestStream] = deque()
         self._waiters: deque[asyncio.Future[GuestStream]] = deque()
         self._pool: dict[str, list[GuestStream]] = {}
@@ -188,13 +223,16 @@ class GuestLink:
             )
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            self._server = await asyncio.start_unix_server(
-                self._accept, path=self._path, limit=_READ_BYTES, backlog=128
-            )
+            listener.bind(str(self._path))
+            listener.listen(_BACKLOG)
             os.chmod(self._path, 0o666)  # the sandbox's user is another; the parent is 0700
         except OSError as exc:
+            listener.close()
             raise Unavailable("the runtime directory is not usable", detail=repr(exc)) from exc
+        self._listener = listener
+        self._accepting = asyncio.ensure_future(self._accept(listener))
 
     async def open(self, target: str, timeout_seconds: float = 10.0) -> GuestStream:
         """Give a stream whose target is named; the guest's answer is awaited.
@@ -225,6 +263,9 @@ class GuestLink:
         if "error" in frame.body:
             stream.close()
             raise GuestError.from_answer(frame.body["error"])
+        if frame.body.get("opened") != target:
+            stream.close()
+            raise Unavailable("the sandbox gave a malformed answer", detail="opened")
         stream.target = target
         return stream
 
@@ -276,8 +317,11 @@ class GuestLink:
         if self._closed:
             return
         self._closed = True
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting], timeout=2)
+        if self._listener is not None:
+            self._listener.close()
         for task in list(self._tasks):
             task.cancel()
         for waiter in self._waiters:
@@ -294,7 +338,7 @@ class GuestLink:
             await asyncio.wait(self._tasks, timeout=2)
 
     def _give_back(self, pool: list[GuestStream], stream: GuestStream) -> None:
-        if stream.closed or len(pool) >= _POOLED or self._closed:
+        if stream.closed or stream.has_more or len(pool) >= _POOLED or self._closed:
             stream.close()
         else:
             pool.append(stream)
@@ -330,35 +374,80 @@ class GuestLink:
         else:
             self._idle.append(stream)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._hold(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _accept(self, listener: socket.socket) -> None:
+        """Take streams at a bounded rate, for ever; those of other links do not wait for it."""
+        loop = asyncio.get_running_loop()
+        left, since = float(_ACCEPTS_AT_ONCE), loop.time()
+        while True:
+            now = loop.time()
+            left = min(_ACCEPTS_AT_ONCE, left + (now - since) * _ACCEPTS_PER_SECOND)
+            since = now
+            if left < 1:
+                await asyncio.sleep((1 - left) / _ACCEPTS_PER_SECOND)
+                continue
+            left -= 1
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as exc:  # no descriptors are left: others may give theirs back
+                self._log.warning("%s: no stream can be accepted: %s", self, exc.strerror)
+                await asyncio.sleep(1)
+                continue
+            if self._closed or len(self._all) >= _MAX_STREAMS or self._hellos >= _MAX_HELLOS:
+                connection.close()
+                await asyncio.sleep(0)  # a connection that is there already is given at once
+                continue
+            self._hellos += 1
+            task = asyncio.ensure_future(self._hold(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            await asyncio.sleep(0)
 
-    async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _hold(self, connection: socket.socket) -> None:
         """Keep a stream on the books from its hello to its end."""
-        stream = GuestStream(reader, writer)
-        if self._closed or len(self._all) >= _MAX_STREAMS:
-            stream.close()
-            return
-        self._all.add(stream)
+        stream: GuestStream | None = None
         try:
-            async with asyncio.timeout(_HELLO_SECONDS):
-                body = (await stream.receive()).body
-            if body.get("hello") != protocol.NAME or body.get("protocol") != protocol.VERSION:
-                raise Unavailable(f"unknown guest protocol {str(body.get('protocol'))[:20]}")
-        except (TimeoutError, Unavailable) as exc:
-            self._log.warning("%s: a stream without a proper hello was closed: %s", self, exc)
-            stream.close()
-        else:
-            self.hello = Hello(
-                str(body.get("boot_id", ""))[:64],
-                str(body.get("version", ""))[:32],
-                str(body.get("python", ""))[:32],
-            )
+            try:
+                reader, writer = await asyncio.open_unix_connection(
+                    sock=connection, limit=_READ_BYTES
+                )
+                stream = GuestStream(reader, writer)
+                self._all.add(stream)
+                hello = await self._greet(stream)
+            except (TimeoutError, Unavailable, OSError) as exc:
+                self._note_refused(exc)
+                return
+            finally:
+                self._hellos -= 1
+            self.hello = hello
             self._put_idle(stream)
             with contextlib.suppress(OSError):
                 await writer.wait_closed()  # the stream counts until then
         finally:
-            stream.close()
-            self._all.discard(stream)
+            if stream is None:
+                connection.close()
+            else:
+                stream.close()
+                self._all.discard(stream)
+
+    async def _greet(self, stream: GuestStream) -> Hello:
+        async with asyncio.timeout(_HELLO_SECONDS):
+            body = (await stream.receive()).body
+        if body.get("hello") != protocol.NAME or body.get("protocol") != protocol.VERSION:
+            raise Unavailable(f"unknown guest protocol {str(body.get('protocol'))[:20]!r}")
+        stream.trust_frames()
+        return Hello(
+            str(body.get("boot_id", ""))[:64],
+            str(body.get("version", ""))[:32],
+            str(body.get("python", ""))[:32],
+        )
+
+    def _note_refused(self, why: Exception) -> None:
+        """Log a stream without a proper hello; a flood of them is no flood of lines."""
+        self._refused += 1
+        if self._refused in (1, 10, 100) or self._refused % 1000 == 0:
+            self._log.warning(
+                "%s: a stream without a proper hello was closed (the %d.): %s",
+                self,
+                self._refused,
+                why or "nothing came",
+            )

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +81,7 @@ class PythonKernel:
         self._how = ""  # how the kernel ended that is dead now
         self._lost = ""  # sentence for the next result
         self._detached = False
-        self._stops: set[asyncio.Task[None]] = set()  # of cells nobody waits for
+        self._stops: set[asyncio.Task[None]] = set()  # of cells and kernels nobody waits for
 
     def __repr__(self) -> str:
         return f"<PythonKernel {self.kernel_id[:8]} {self.state}>"
@@ -215,6 +215,7 @@ class PythonKernel:
         self._dispatcher = Dispatcher(manager.context, urls, session, self._log)
         self._dispatcher.start()
         relay.on_broken = self._dispatcher.suspect
+        relay.on_violation = self._dispatcher.on_violation = self._cut_off
         await self._await_ready(self._dispatcher)
 
     async def _await_ready(self, dispatcher: Dispatcher) -> None:
@@ -251,6 +252,17 @@ class PythonKernel:
                 continue
             if not end.alive:
                 return end
+
+    def _cut_off(self, why: str) -> None:
+        """End a kernel that sends what no kernel sends: the next call starts a new one."""
+        if not self._why:
+            self._log.warning("%r: it is ended: %s", self, why)
+            self._why = "it sent what is no kernel's message and was cut off"
+            self._keep(self._kill())
+
+    async def _kill(self) -> None:
+        with contextlib.suppress(SandboxError):
+            await self.manager.sandbox_provisioner.kill()
 
     def _note_death(self, end: KernelEnd) -> str:
         """Remember, once a death, why the next kernel is a new one; give how the old one ended."""
@@ -382,7 +394,10 @@ class PythonKernel:
             execution.on_start = lambda: self._stop_soon(execution)
 
     def _stop_soon(self, execution: Execution) -> None:
-        task = asyncio.ensure_future(self._stop(execution))
+        self._keep(self._stop(execution))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._stops.add(task)
         task.add_done_callback(self._stops.discard)
 

@@ -17,13 +17,15 @@ from pathlib import Path
 
 from ..errors import Unavailable
 from .link import GuestError, GuestLink, GuestStream
+from .pace import Pace
 from .zmtp import ZmtpError, ZmtpFilter
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")  # port 1 to 5, as the guest numbers them
 
 _PIECE_BYTES = 256 * 1024
 _MAX_CONNECTIONS = 64
-_MAX_HELD_BYTES = 96 * 1024 * 1024
+_MAX_HELD_BYTES = 40 * 1024 * 1024
+_FILTERED_BYTES = 8 * 1024  # at once: as many as 4,000 frames, 10 ms
 _SMALL_MESSAGE_BYTES = 1024 * 1024  # stdin, control and heartbeat carry no output
 _CONNECT_SECONDS = 20.0
 _PAUSE_SECONDS = 0.03  # a kernel binds its sockets some 0.3 s after its start
@@ -42,6 +44,8 @@ class KernelRelay:
         Here: the relay's sockets; their directory is made with mode 0700 if it is missing.
     on_broken : callable, optional
         Called when a connection ended that had been established: messages may have been lost.
+    on_violation : callable, optional
+        Called with the reason when a kernel sent what no kernel sends; its connection is closed.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class KernelRelay:
         local_prefix: Path,
         *,
         on_broken: Callable[[], None] | None = None,
+        on_violation: Callable[[str], None] | None = None,
         log: logging.Logger | None = None,
     ) -> None:
         self._link = link
@@ -64,6 +69,7 @@ class KernelRelay:
         self._dropped = 0
         self._closed = False
         self.on_broken = on_broken
+        self.on_violation = on_violation
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._connections)} connections"
@@ -156,6 +162,8 @@ class KernelRelay:
             self._log.debug("%r: %s: %s", self, channel, group.exceptions[0])
         except* ZmtpError as group:
             self._log.warning("%r: %s was cut off: %s", self, channel, group.exceptions[0])
+            if self.on_violation is not None and not self._closed:
+                self.on_violation(str(group.exceptions[0]))
         finally:
             writer.close()
             if stream is not None:
@@ -193,11 +201,15 @@ class KernelRelay:
         self, stream: GuestStream, writer: asyncio.StreamWriter, messages: ZmtpFilter
     ) -> None:
         data = stream.take_rest() or await stream.reader.read(_PIECE_BYTES)
+        pace = Pace()
         while data:
-            passed = messages.feed(data)
-            if passed:
-                writer.write(passed)
-                await writer.drain()
+            for start in range(0, len(data), _FILTERED_BYTES):
+                pace.begin()
+                passed = messages.feed(data[start : start + _FILTERED_BYTES])
+                if passed:
+                    writer.write(passed)
+                    await writer.drain()
+                await pace.rest()
             if sum(each.held_bytes for each in self._connections.values()) > _MAX_HELD_BYTES:
                 raise ZmtpError("too many bytes of unfinished messages")
             data = await stream.reader.read(_PIECE_BYTES)

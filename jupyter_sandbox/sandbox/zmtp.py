@@ -2,7 +2,8 @@
 
 libzmq bounds the number of messages it queues and the size of a frame, but not the parts of one
 message: an endless multipart message grew a host by 3 GB. So whole messages pass, or nothing of
-them: a message over a bound is dropped without being held. The greeting and commands (handshake,
+them: a message over a bound is dropped without being held, and one that does not end either breaks
+the stream. The greeting and commands (handshake,
 heartbeat, subscriptions) pass at once, since both sides wait for them.
 
 The rule: never more than one message within its bounds is held; after an error nothing passes.
@@ -13,8 +14,11 @@ from __future__ import annotations
 
 GREETING_BYTES = 64
 MAX_COMMAND_BYTES = 64 * 1024
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_PARTS = 64
+# A figure can be too large; a message beyond these no Jupyter kernel makes.
+ENDLESS_BYTES = 1024 * 1024 * 1024
+ENDLESS_PARTS = 10_000
 
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _MECHANISM = b"NULL".ljust(20, b"\0")
@@ -127,6 +131,8 @@ class ZmtpFilter:
         else:
             self._parts += 1
             self._message_bytes += size
+            if self._parts > ENDLESS_PARTS or self._message_bytes > ENDLESS_BYTES:
+                raise ZmtpError("a message without end")
             if self._parts > self._max_parts or self._message_bytes > self._max_message_bytes:
                 self._is_dropping = True
                 self._message.clear()

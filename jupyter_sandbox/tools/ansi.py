@@ -25,6 +25,9 @@ _REPLAYED = re.compile(r"([\r\b\x1c\x1d])")
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (9, 10)}
 _CONTROLS_SHOWN: dict[int, str | None] = {**_CONTROLS, 0x0B: "\n", 0x0C: "\n"}
 _BEFORE: dict[int, str | None] = {0: "\\x00", 0x1C: None, 0x1D: None, 0x1E: None, 0x1F: None}
+# A line that was written over more often than this shows its last part only.
+_MOST_MOVES = 20_000
+_LAST_CHARACTERS = 65_536
 _ANY = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -43,6 +46,9 @@ def plain(text: str) -> str:
 
 def _replay(line: str) -> str:
     """Write a line as a terminal does: back to the start, over what is there."""
+    if sum(line.count(move) for move in "\r\b\x1c\x1d") > _MOST_MOVES:
+        line = line[-_LAST_CHARACTERS:]
+        line = line[line.find("\r") + 1 :]
     parts = _REPLAYED.split(line)
     if len(parts) == 1:
         return line

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..models import Limits, Outcome, ToolResult
 from .arguments import number, text, why
 from .context import ToolContext
-from .outcome_text import outcome_result
+from .outcome_text import off_loop, outcome_result
 from .status_line import command_status
 from .tool import Tool
 
@@ -59,7 +59,7 @@ async def run(context: ToolContext, arguments: BashArguments) -> ToolResult:
         context.emit,
         context.limits.output_bytes,
     )
-    return bash_result(outcome, context.limits, seconds)
+    return await off_loop(outcome, lambda: bash_result(outcome, context.limits, seconds))
 
 
 def bash_result(

@@ -6,10 +6,22 @@ last and never cut. Shared by ``bash`` and ``python``.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from ..models import Limits, Outcome, TextContent, ToolResult
 from .ansi import plain
 from .bounds import bound
 from .texts import NO_OUTPUT
+
+_LARGE_CHARACTERS = 64 * 1024  # a MiB of control characters takes half a second
+
+
+async def off_loop(outcome: Outcome, make: Callable[[], ToolResult]) -> ToolResult:
+    """Give what ``make`` gives; of a large outcome it is made in a thread."""
+    if len(outcome.text) <= _LARGE_CHARACTERS and not outcome.images:
+        return make()
+    return await asyncio.to_thread(make)
 
 
 def outcome_result(outcome: Outcome, limits: Limits, notes: list[str], status: str) -> ToolResult:

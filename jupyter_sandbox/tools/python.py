@@ -6,10 +6,11 @@ import base64
 from dataclasses import dataclass
 
 from ..models import Content, Image, ImageContent, Limits, Outcome, ToolResult
+from ..policy.image_size import decide_image_size
 from ..policy.media import image_type
 from .arguments import number, text, why
 from .context import ToolContext
-from .outcome_text import outcome_result
+from .outcome_text import off_loop, outcome_result
 from .status_line import cell_status
 from .texts import exact_size
 from .tool import Tool
@@ -52,7 +53,7 @@ async def run(context: ToolContext, arguments: PythonArguments) -> ToolResult:
     outcome = await context.sandbox.run_python(
         arguments.code, seconds, context.emit, context.limits.output_bytes
     )
-    return python_result(outcome, context.limits, seconds)
+    return await off_loop(outcome, lambda: python_result(outcome, context.limits, seconds))
 
 
 def python_result(outcome: Outcome, limits: Limits, timeout_seconds: float) -> ToolResult:
@@ -89,6 +90,8 @@ def _images(found: tuple[Image, ...]) -> tuple[list[Content], list[str]]:
         elif len(image.data) > MAX_IMAGE_BYTES:
             size = exact_size(len(image.data))
             refused.append(f"[an image of {size} is not shown; {MAX_IMAGE_BYTES:,} are the most]")
+        elif not (decision := decide_image_size(image.data)):
+            refused.append(f"[an image is not shown: {decision.reason}]")
         else:
             shown.append(ImageContent(media_type, base64.b64encode(image.data).decode("ascii")))
     if len(found) > _MOST_IMAGES:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import ToolError
 from ..models import ImageContent, TextContent, ToolResult
+from ..policy.image_size import decide_image_size
 from ..policy.media import image_type, media_of
 from ..sandbox.file_errors import BadRange
 from ..sandbox.file_models import LinesView
@@ -102,6 +103,16 @@ async def _binary(context: ToolContext, path: str, lines: LinesView) -> ToolResu
     if image_type(data) != media_type:
         raise ToolError(
             f"The file {path} was changed while it was read. Try again.", code="changed"
+        )
+    decision = decide_image_size(data)
+    if not decision:
+        return ToolResult(
+            (
+                TextContent(
+                    f"The file {path} is an image ({media_type}, {exact_size(size)}) that cannot "
+                    f"be viewed: {decision.reason}. Make a smaller copy of it and view that."
+                ),
+            )
         )
     return ToolResult(
         (

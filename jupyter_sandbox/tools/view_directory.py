@@ -47,10 +47,17 @@ async def directory_text(files: FilesPort, path: str, limit_bytes: int) -> tuple
 
 
 def _row(entry: Entry, directory: str) -> str:
-    where = f"{directory}/{entry.path}".replace("\n", "\\n")
+    where = f"{directory}/{_shown(entry.path)}"
     if entry.kind == "directory":
         size = "?" if entry.size is None else count(entry.size, "item")
         return f"{size}\t{where}/"
     if entry.kind == "file":
         return f"{short_size(entry.size or 0)}\t{where}"
     return f"{entry.kind}\t{where}"
+
+
+def _shown(name: str) -> str:
+    """Give a name in which nothing ends a line, moves a cursor or turns the direction of text."""
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)

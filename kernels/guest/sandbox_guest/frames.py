@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 from .protocol import MAX_JSON_BYTES, MAX_PAYLOAD_BYTES
 
@@ -57,13 +57,17 @@ class FrameDecoder:
     ----------
     max_json_bytes, max_payload_bytes : int
         Larger frames are refused when their prelude is read, before their bytes are kept.
+    check : callable, optional
+        Is given the JSON text before it is parsed; its ``ValueError`` refuses the frame.
     """
 
     def __init__(
         self,
         max_json_bytes: int = MAX_JSON_BYTES,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        check: Optional[Callable[[bytes], None]] = None,
     ) -> None:
+        self._check = check
         self._max_json = max_json_bytes
         self._max_payload = max_payload_bytes
         self._buffer = bytearray()
@@ -133,11 +137,13 @@ class FrameDecoder:
             text = bytes(view[start : start + json_bytes])
             payload = bytes(view[start + json_bytes : end])
         del buffer[:end]
-        return Frame(_parse(text), payload)
+        return Frame(_parse(text, self._check), payload)
 
 
-def _parse(text: bytes) -> Dict[str, Any]:
+def _parse(text: bytes, check: Optional[Callable[[bytes], None]]) -> Dict[str, Any]:
     try:
+        if check is not None:
+            check(text)
         body = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as exc:  # bad UTF-8, bad JSON, huge integers, deep nesting
         raise FrameError("not JSON: %s" % type(exc).__name__) from None
