@@ -44,6 +44,7 @@ from .stores.share_records import ShareRecords
 from .stores.upload_records import UploadRecords
 from .stores.vault_opening import open_vault
 from .tools.calls import Calls
+from .tools.five_steps import FiveSteps
 
 _FIRST_CALL = """the first call to a sandbox:
     id=$(curl -s -H "Authorization: token $JUPYTER_TOKEN" -X POST %s \\
@@ -233,6 +234,7 @@ class SandboxApp(ExtensionApp):
             engine_reason=choice.reason,
             conversations=conversations,
             calls=calls,
+            five_steps=FiveSteps(conversations, calls, database, vault, self.log),
             uploads=uploads,
             contents=contents,
             files=vault,

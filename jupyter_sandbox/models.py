@@ -5,6 +5,7 @@ Units are in the names: ``_seconds``, ``_bytes``, ``_at`` (aware UTC).
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -311,3 +312,41 @@ class StoreUsage:
     def total_bytes(self) -> int:
         """What counts for the capacity."""
         return self.share_bytes + self.upload_bytes
+
+
+class Strength(enum.StrEnum):
+    """How well a limit holds."""
+
+    ENFORCED = "enforced"
+    WEAKER = "weaker"  # something holds, but less than it could: the mechanism says what
+    NOT_ENFORCED = "not_enforced"
+
+
+@dataclass(frozen=True)
+class Enforced:
+    """What holds one limit of a running sandbox.
+
+    Attributes
+    ----------
+    limit : str
+        One of ``LIMITS``.
+    mechanism : str
+        What holds it, in plain words; safe to show.
+    value : str
+        The limit itself, "" where there is no number or name for it.
+    read_back : bool
+        Whether the kernel was asked about this very sandbox; False: so it was asked for.
+    """
+
+    limit: str
+    strength: Strength
+    mechanism: str
+    value: str = ""
+    read_back: bool = False
+
+
+LIMITS = (
+    *("memory", "swap", "processors", "processes", "disk", "file_size", "open_files"),
+    *("system_calls", "capabilities", "user", "network", "kernel"),
+)
+"""Every limit that an engine has to account for: none may be missing from what it says."""

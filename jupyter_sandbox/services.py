@@ -16,6 +16,7 @@ from .models import Limits
 from .stores.database import Database
 from .stores.file_store import FileStore
 from .tools.calls import Calls
+from .tools.five_steps import FiveSteps
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Services:
     engine_reason: str
     conversations: Conversations
     calls: Calls
+    five_steps: FiveSteps
     uploads: Uploads
     contents: Contents
     files: FileStore

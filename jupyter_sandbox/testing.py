@@ -28,8 +28,10 @@ from .engines.base import (
     SandboxSpec,
 )
 from .engines.blocking import BlockingCalls
+from .engines.read_back import in_order
 from .engines.records import Records, SandboxRecord
 from .errors import Unavailable
+from .models import Enforced
 
 _MARKER = "JUPYTER_FAKE_SANDBOX"
 _EXIT_SECONDS = 5.0
@@ -91,6 +93,11 @@ class FakeEngine(Engine):
     async def remove(self, sandbox_id: str) -> None:
         """See ``Engine.remove``."""
         await self._calls.run(self._remove, sandbox_id)
+
+    async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
+        """Say that nothing holds it."""
+        self._require_running(sandbox_id)
+        return in_order(())
 
     async def close(self) -> None:
         """See ``Engine.close``."""
@@ -257,6 +264,10 @@ class EngineThatIsDown(Engine):
         """Raise."""
         raise self._down()
 
+    async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
+        """Raise."""
+        raise self._down()
+
     def _down(self) -> Unavailable:
         return Unavailable("the engine does not answer", detail="connection refused")
 
@@ -333,6 +344,10 @@ class EngineThatHangs(Engine):
         raise await self._hang()
 
     async def remove(self, sandbox_id: str) -> None:
+        """Hang."""
+        raise await self._hang()
+
+    async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
         """Hang."""
         raise await self._hang()
 

@@ -30,6 +30,10 @@ class SandboxCLI(JupyterApp):
             "jupyter_sandbox.cli.mcp.McpApp",
             "Give the tools to an MCP client over stdin and stdout.",
         ),
+        "doctor": (
+            "jupyter_sandbox.cli.doctor.DoctorApp",
+            "Check that sandboxes work here, and say what holds them and what does not.",
+        ),
         "demo": (
             "jupyter_sandbox.cli.demo.DemoApp",
             "Show a whole job of an assistant, from a CSV to a shared chart and workbook.",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import InvalidRequest, NotFound
-from ..models import ConversationRecord
+from ..models import ConversationRecord, Enforced
 from ..stores.file_store import FileStore
 from .conversation import Conversation, Surroundings
 
@@ -99,6 +99,16 @@ class Conversations:
         if known is None:
             known = self._live[conversation_id] = Conversation(conversation_id, self._around)
         return known
+
+    async def enforcement(self, conversation_id: str = "") -> tuple[Enforced, ...]:
+        """Give what holds the sandbox of a conversation; by default of any sandbox that runs.
+
+        () when none runs. ``Unavailable`` when the engine cannot say.
+        """
+        sandbox = self.live(conversation_id).sandbox if conversation_id else None
+        if conversation_id and sandbox is None:
+            return ()
+        return await self._around.sandboxes.enforcement(sandbox.sandbox_id if sandbox else "")
 
     async def detach(self) -> None:
         """Let go of all sandboxes; they run on. For the server's stop."""

@@ -1,4 +1,4 @@
-"""What every engine can do: seven idempotent verbs over isolated environments.
+"""What every engine can do: eight idempotent verbs over isolated environments.
 
 An engine makes containers and knows nothing else: no kernels, users, conversations or tools. It
 starts the *guest* as PID 1 of the environment (``spec.guest_argv``) with ``spec.dial_dir`` mounted
@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+from ..models import Enforced
 
 
 class EngineState(enum.StrEnum):
@@ -164,6 +166,14 @@ class Engine(ABC):
     @abstractmethod
     async def remove(self, sandbox_id: str) -> None:
         """End it and remove all it left on the host. A missing one is fine."""
+
+    @abstractmethod
+    async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
+        """Say what holds each of ``LIMITS`` (in their order) for a running sandbox.
+
+        Reads it back from the kernel wherever that can be seen from here: for health checks, so
+        that no limit is on paper only. ``Unavailable`` when there is no running sandbox.
+        """
 
     async def close(self) -> None:  # noqa: B027 - most engines have nothing to close
         """Release clients and threads; environments go on running. Twice is once."""

@@ -25,6 +25,7 @@ from jupyter_core.paths import jupyter_data_dir
 from traitlets import Float, Integer, default
 
 from ..errors import Unavailable
+from ..models import Enforced
 from . import (
     bubblewrap_flags,
     bubblewrap_health,
@@ -35,7 +36,7 @@ from . import (
     seccomp_bpf,
     uids,
 )
-from .base import EngineHealth, EngineSandbox, EngineState, SandboxSpec
+from .base import EngineHealth, EngineSandbox, EngineState, Resources, SandboxSpec
 from .blocking import BlockingCalls
 from .bubblewrap_launch import LaunchFailed
 from .bubblewrap_program import Bubblewrap, find_programs
@@ -146,6 +147,10 @@ class BubblewrapEngine(ConfigurableEngine):
         """See ``Engine.remove``."""
         await self._calls.run(self._remove, sandbox_id)
 
+    async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
+        """See ``Engine.enforcement``."""
+        return await self._calls.run(self._enforcement, sandbox_id)
+
     async def close(self) -> None:
         """See ``Engine.close``."""
         await self._calls.close()
@@ -248,6 +253,15 @@ class BubblewrapEngine(ConfigurableEngine):
     def _list(self, server_id: str) -> _Sandboxes:
         found = (self._inspect(sandbox_id) for sandbox_id in self._records.ids())
         return [each for each in found if each is not None and each.server_id == server_id]
+
+    def _enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
+        record = self._records.read(sandbox_id)
+        if record is None or record.init is None or not process_table.is_alive(record.init):
+            raise Unavailable("there is no running sandbox")
+        own_process_limit = "nproc" in process_limits.choose(
+            Resources(), self._cgroups().missing, self._is_root
+        )
+        return bubblewrap_health.enforcement(record.init.pid, own_process_limit)
 
     # Pausing
 

@@ -1,10 +1,13 @@
-"""What to say of bubblewrap on this host: limits that nobody enforces, and why it cannot work."""
+"""What to say of bubblewrap on this host: what holds a sandbox, what nobody enforces, why not."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
+
+from ..models import Enforced, Strength
+from .read_back import in_order, not_enforced, read_back
 
 _UNENFORCED = {
     "memory": "memory is limited for each process only, not for a sandbox as a whole",
@@ -31,6 +34,17 @@ def warnings(missing: Iterable[str], is_root: bool) -> tuple[str, ...]:
     if found and not is_root:
         found.append("delegate control groups to this user (systemd: Delegate=yes) for full limits")
     return tuple(found)
+
+
+def enforcement(pid: int, own_process_limit: bool) -> tuple[Enforced, ...]:
+    """Give what holds the sandbox whose PID 1 has this number."""
+    return in_order(
+        [
+            Enforced("kernel", Strength.WEAKER, "the host's kernel is shared", "namespaces"),
+            not_enforced("disk", "its files grow in the engine's data directory"),
+            *read_back(pid, own_process_limit=own_process_limit),
+        ]
+    )
 
 
 def why_not(switches: Path = Path("/proc/sys")) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from traitlets import Float, Unicode
 
 from ..errors import Unavailable
+from ..models import Enforced
 from .base import EngineHealth, EngineSandbox, EngineState, SandboxSpec
 from .blocking import BlockingCalls
 from .configurable import ConfigurableEngine
@@ -108,6 +109,10 @@ class DockerEngine(ConfigurableEngine):
     async def remove(self, sandbox_id: str) -> None:
         """See ``Engine.remove``."""
         await self._calls.run(self._remove, sandbox_id)
+
+    async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
+        """See ``Engine.enforcement``."""
+        return await self._calls.run(self._enforcement, sandbox_id)
 
     async def close(self) -> None:
         """See ``Engine.close``."""
@@ -218,6 +223,14 @@ class DockerEngine(ConfigurableEngine):
                     raise Unavailable("there is no running sandbox", detail=str(exc)) from exc
                 if there.state is not wanted:
                     raise
+
+    def _enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
+        from .docker_enforcement import enforcement
+
+        found = self._look(sandbox_id)
+        if found is None or found["State"]["Status"] not in _STATES:
+            raise Unavailable("there is no running sandbox")
+        return enforcement(found, str(self._facts.get("DefaultRuntime", "")))
 
     def _remove(self, sandbox_id: str) -> None:
         client = self._connect()

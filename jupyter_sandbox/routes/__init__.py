@@ -11,6 +11,7 @@ from .contents import (
 )
 from .conversations import ConversationHandler, ConversationsHandler, InterruptHandler
 from .downloads import FileHandler, SharesHandler, ZipHandler
+from .health import HealthHandler
 from .mcp.handler import McpHandler
 from .tools import CallHandler, CancelHandler, ToolCallHandler, ToolsHandler
 from .uploads import UploadHandler, UploadsHandler
@@ -24,6 +25,7 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     (rf"/sandbox/api/conversations/{_ID}", ConversationHandler),
     (rf"/sandbox/api/conversations/{_ID}/interrupt", InterruptHandler),
     (r"/sandbox/api/tools", ToolsHandler),
+    (r"/sandbox/api/health", HealthHandler),
     (rf"/sandbox/api/conversations/{_ID}/uploads", UploadsHandler),
     (rf"/sandbox/api/conversations/{_ID}/uploads/(?P<name>[^/]+)", UploadHandler),
     (rf"/sandbox/api/conversations/{_ID}/shares", SharesHandler),

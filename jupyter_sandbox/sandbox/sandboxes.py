@@ -34,6 +34,7 @@ from ..engines.base import (
     SandboxSpec,
 )
 from ..errors import Unavailable
+from ..models import Enforced
 from .bundle import prepare_bundle
 from .link import GuestLink
 from .plaintext import PlaintextDirs
@@ -147,6 +148,15 @@ class Sandboxes:
     async def list(self) -> list[EngineSandbox]:
         """Give all environments of this installation."""
         return await _bounded(self.engine.list(self.settings.server_id))
+
+    async def enforcement(self, sandbox_id: str = "") -> tuple[Enforced, ...]:
+        """Give what holds a running sandbox; of any that runs when none is named, () for none."""
+        if not sandbox_id:
+            running = [each for each in await self.list() if each.state is EngineState.RUNNING]
+            if not running:
+                return ()
+            sandbox_id = running[0].sandbox_id
+        return await _bounded(self.engine.enforcement(sandbox_id))
 
     def _home(self, sandbox_id: str) -> Path:
         return self.settings.runtime_dir / sandbox_id[:12]

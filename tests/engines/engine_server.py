@@ -23,7 +23,7 @@ def to_spec(shape):
 
 
 def to_json(value):
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [to_json(each) for each in value]
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 

@@ -23,6 +23,7 @@ from jupyter_sandbox.engines.base import (
 )
 from jupyter_sandbox.engines.staging import is_reachable
 from jupyter_sandbox.errors import Unavailable
+from jupyter_sandbox.models import Enforced, Strength
 
 UID = 12345
 HERE = Path(__file__).parent
@@ -68,6 +69,10 @@ class OtherUserEngine(Engine):
 
     async def remove(self, sandbox_id: str) -> None:
         await self._call("remove", sandbox_id)
+
+    async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
+        shapes = await self._call("enforcement", sandbox_id)
+        return tuple(Enforced(**{**s, "strength": Strength(s["strength"])}) for s in shapes)
 
     async def close(self) -> None:
         if self._process is not None:

@@ -15,6 +15,7 @@ from other_user_engine import OtherUserEngine
 from jupyter_sandbox.engines import process_table
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.errors import Unavailable
+from jupyter_sandbox.models import LIMITS, Strength
 
 WAIT = ("{python}", "-I", "-S", "-c", "import time; time.sleep(1000)")
 
@@ -162,6 +163,27 @@ async def test_pausing_an_exited_sandbox_is_unavailable(lab: Lab):
     await lab.until_state(spec.sandbox_id, EngineState.EXITED)
     with pytest.raises(Unavailable, match="no running sandbox"):
         await lab.engine.pause(spec.sandbox_id)
+
+
+async def test_it_accounts_for_every_limit_of_a_running_sandbox(lab: Lab):
+    async with lab.running() as (spec, _):
+        found = await lab.engine.enforcement(spec.sandbox_id)
+        assert tuple(each.limit for each in found) == LIMITS
+        assert all(each.mechanism for each in found)
+        if lab.name == "fake":
+            assert {each.strength for each in found} == {Strength.NOT_ENFORCED}
+        await lab.engine.pause(spec.sandbox_id)
+        assert await lab.engine.enforcement(spec.sandbox_id) == found
+
+
+async def test_it_accounts_for_nothing_where_nothing_runs(lab: Lab):
+    with pytest.raises(Unavailable, match="no running sandbox"):
+        await lab.engine.enforcement(secrets.token_hex(8))
+    spec = lab.spec(guest_argv=("{python}", "-I", "-S", "-c", "pass"))
+    await lab.engine.start(spec)
+    await lab.until_state(spec.sandbox_id, EngineState.EXITED)
+    with pytest.raises(Unavailable, match="no running sandbox"):
+        await lab.engine.enforcement(spec.sandbox_id)
 
 
 async def test_removing_twice_or_a_missing_one_is_fine(lab: Lab):

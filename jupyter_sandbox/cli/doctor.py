@@ -1,0 +1,116 @@
+"""``jupyter sandbox doctor``: does a sandbox work here, what holds it, and what to do if not.
+
+It starts a server of its own with the user's configuration and asks it for its deep health report;
+what it prints is that report. Exit code 1 when a step failed or no engine works; a limit that does
+not hold is a warning.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.application import JupyterApp
+from traitlets import Bool, Enum
+
+from ..demo.assistant import Server
+from .temporary_server import ServerFailed, temporary_server
+
+_REPORT_SECONDS = 600.0
+_SIGNS = {"enforced": "ok", "weaker": "weak", "not_enforced": "NO"}
+_STEPS = {
+    "start": "start a conversation",
+    "echo": "run echo hello",
+    "create_file": "create a file",
+    "share_files": "share it",
+    "download": "download it",
+}
+
+
+class DoctorApp(JupyterApp):
+    """Check that sandboxes work here, and say what holds them and what does not."""
+
+    name = "jupyter-sandbox-doctor"
+    description = __doc__ or ""
+
+    engine = Enum(
+        ("", "auto", "docker", "bubblewrap"),
+        default_value="",
+        help="What makes the sandbox; empty: what the configuration says.",
+    ).tag(config=True)
+    as_json = Bool(False, help="Print the report as JSON.").tag(config=True)
+
+    aliases = {"engine": "DoctorApp.engine"}  # noqa: RUF012
+    flags = {"json": ({"DoctorApp": {"as_json": True}}, "Print the report as JSON.")}  # noqa: RUF012
+
+    def start(self) -> None:
+        """Print the report; exit with 1 if sandboxes do not work here."""
+        base = Path(tempfile.mkdtemp(prefix="jsb-doctor", dir="/tmp"))
+        try:
+            with temporary_server(base, self.engine) as server:
+                report = _ask(server)
+        except ServerFailed as exc:
+            print(f"{exc}; the end of its log:", file=sys.stderr)
+            print((base / "server.log").read_text()[-4000:], file=sys.stderr)
+            self.exit(1)
+        finally:
+            subprocess.run(["rm", "-rf", "--one-file-system", "--", str(base)], check=False)
+        print(json.dumps(report, indent=2) if self.as_json else "\n".join(to_lines(report)))
+        self.exit(0 if report.get("ok") else 1)
+
+
+def to_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Give a health report as lines for people."""
+    engine = report.get("engine")
+    if engine is None:  # an error of the server in place of a report
+        yield f"no report: {report.get('message', report)}"
+        return
+    yield f"engine    {engine['name']}: {engine['reason']}"
+    for warning in engine["warnings"]:
+        yield f"warning   {warning}"
+    yield ""
+    for step in report.get("steps", ()):
+        sign = "ok" if step["ok"] else "FAILED"
+        yield f"{sign:<9} {_STEPS[step['step']]:<22} {step['duration_seconds']:8.3f} s"
+        if not step["ok"]:
+            yield f"          {step['message']}"
+            yield f"          what to do: {step['advice']}"
+    yield ""
+    for limit in report["limits"]:
+        seen = "" if limit["read_back"] else " (not read back)"
+        yield (
+            f"{_SIGNS[limit['strength']]:<9} {limit['limit']:<14} {limit['value']:<18} "
+            f"{limit['mechanism']}{seen}"
+        )
+        if limit["advice"]:
+            yield f"{'':<24} what to do: {limit['advice']}"
+    if report["tier"]:
+        yield f"\ntier      {report['tier']['text']}"
+
+
+def _ask(server: Server) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{server.url}/sandbox/api/health?deep=1",
+        headers={"Authorization": f"token {server.token}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_REPORT_SECONDS) as response:
+            report: dict[str, Any] = json.loads(response.read())
+    except urllib.error.HTTPError as exc:  # a report that all is not well is an answer too
+        report = json.loads(exc.read())
+    except OSError as exc:
+        raise ServerFailed(f"the server did not answer ({exc})") from exc
+    return report
+
+
+main = DoctorApp.launch_instance
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Limits that control groups put on a process, as the kernel says them now. Only reads.
+
+Version 1 and 2. The group of the process itself is looked at: engines write their limits there.
+Knows no engine. Sources: those of ``cgroups``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+_UNLIMITED_BYTES = 2**60  # version 1 says "none" as the largest number that fits
+
+
+@dataclass(frozen=True)
+class GroupLimit:
+    """One limit: where it stands, and its number (None: the file says that there is none)."""
+
+    file: str
+    value: float | None
+
+
+def read_group_limits(pid: int, proc: Path = Path("/proc")) -> dict[str, GroupLimit]:
+    """Give what can be read of ``memory``, ``swap`` (beyond memory), ``processors``, ``processes``.
+
+    A limit whose controller or file is not there is missing.
+    """
+    groups = _groups(pid, proc)
+    found: dict[str, GroupLimit | None] = {
+        "processes": _number(groups, "pids", "pids.max", "pids.max"),
+        "memory": _number(groups, "memory", "memory.limit_in_bytes", "memory.max"),
+        "swap": _swap(groups),
+        "processors": _processors(groups),
+    }
+    return {name: limit for name, limit in found.items() if limit is not None}
+
+
+def _groups(pid: int, proc: Path) -> dict[str, tuple[int, Path]]:
+    """Give (version, directory) by controller; "" is the one hierarchy of version 2."""
+    names: dict[str, str] = {}
+    for line in _read(proc / str(pid) / "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        names |= dict.fromkeys(controllers.split(","), path)
+    found = {}
+    for line in _read(proc / "self" / "mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, rest = before.split(), after.split()
+        if len(fields) < 5 or len(rest) < 3 or rest[0] not in ("cgroup", "cgroup2"):
+            continue
+        here = [""] if rest[0] == "cgroup2" else rest[2].split(",")
+        for name in here:
+            if name not in names:
+                continue
+            with contextlib.suppress(ValueError):  # a mount that does not show the group
+                inside = Path(names[name]).relative_to(fields[3])
+                found[name] = (1 if name else 2, Path(fields[4]) / inside)
+    return found
+
+
+def _number(
+    groups: dict[str, tuple[int, Path]], controller: str, file_1: str, file_2: str
+) -> GroupLimit | None:
+    version, directory = groups.get(controller) or groups.get("", (0, Path()))
+    file = file_1 if version == 1 else file_2
+    text = _read(directory / file) if version else ""
+    if not text:
+        return None
+    value = None if text == "max" or int(text) > _UNLIMITED_BYTES else int(text)
+    return GroupLimit(f"control group: {file}", value)
+
+
+def _swap(groups: dict[str, tuple[int, Path]]) -> GroupLimit | None:
+    swap = _number(groups, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
+    memory = _number(groups, "memory", "memory.limit_in_bytes", "memory.max")
+    if swap is None or swap.value is None or "memsw" not in swap.file:
+        return swap
+    if memory is None or memory.value is None:
+        return None
+    return GroupLimit(swap.file, swap.value - memory.value)  # version 1 counts both together
+
+
+def _processors(groups: dict[str, tuple[int, Path]]) -> GroupLimit | None:
+    version, directory = groups.get("cpu") or groups.get("", (0, Path()))
+    if version == 1:
+        quota, period = (
+            _read(directory / "cpu.cfs_quota_us"),
+            _read(directory / "cpu.cfs_period_us"),
+        )
+        file = "cpu.cfs_quota_us"
+    else:
+        quota, _, period = _read(directory / "cpu.max").partition(" ") if version else ("", "", "")
+        file = "cpu.max"
+    if not quota or not period:
+        return None
+    unlimited = quota in ("max", "-1")
+    return GroupLimit(f"control group: {file}", None if unlimited else int(quota) / int(period))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
