@@ -26,7 +26,7 @@ from jupyter_sandbox.engines.docker import DockerEngine
 from jupyter_sandbox.engines.docker_flags import DockerSettings, container_name, create_config
 from jupyter_sandbox.engines.host_python import find_host_python
 from jupyter_sandbox.engines.host_view import find_host_view
-from jupyter_sandbox.engines.private_files import write_private_files
+from jupyter_sandbox.engines.private_files import PrivateFiles, write_etc, write_writable
 from jupyter_sandbox.sandbox.bundle import prepare_bundle
 from jupyter_sandbox.sandbox.sandboxes import GUEST_ARGV
 
@@ -140,9 +140,9 @@ def _bubblewrap_start(directory: Path) -> Iterator[Arm]:
     spec = _spec(directory, ("{python}", "-c", "pass"))
     view = find_host_view(find_host_python(), [Path.home()])
     root = directory / "bwrap"
-    files = write_private_files(
-        root, hostname="floor", writable_dirs=spec.writable_dirs, python=view.python, owner=None
-    )
+    files = PrivateFiles.beneath(root)
+    write_etc(files, "floor")
+    write_writable(files, spec.writable_dirs, view.python, None)
     program = find_programs()[0]
     arguments = bubblewrap_flags.create_arguments(spec, view, files, version=program.version)
     words = [str(program.path), "--die-with-parent", *arguments, "--"]

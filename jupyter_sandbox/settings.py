@@ -81,7 +81,7 @@ class SandboxLimits(Configurable):
 
 
 class SandboxResources(Configurable):
-    """What one sandbox may use of the machine; the kernel enforces it."""
+    """What one sandbox may use of the machine; the kernel enforces it where it can."""
 
     memory_bytes = Int(2 * _GIB, help="Memory of a sandbox with its tmpfs files, in bytes.").tag(
         config=True
@@ -95,15 +95,37 @@ class SandboxResources(Configurable):
     )
     tmp_bytes = Int(_GIB, help="Size of /tmp, in bytes; counts as memory.").tag(config=True)
 
+    disk_bytes = Int(
+        10 * _GIB,
+        help="What a sandbox may write on the host's disk and keep, in bytes, at least 16 MiB. "
+        "Where the kernel enforces it, the sandbox reads ENOSPC; elsewhere it is watched, and may "
+        "write somewhat more before it is stopped. Reserves nothing: the sum over all sandboxes "
+        "may be more than the disk has.",
+    ).tag(config=True)
+    disk_entries = Int(
+        500_000,
+        help="Files and directories that a sandbox may have on the host's disk, at least 1000. A "
+        "file system has a fixed number of them for everybody. Where the kernel enforces it, at "
+        "most one for each 2 KiB of `disk_bytes`.",
+    ).tag(config=True)
+
     @validate(
         "memory_bytes", "cpus", "processes", "open_files", "file_bytes", "shm_bytes", "tmp_bytes"
     )
     def _positive(self, proposal: Any) -> Any:
         return require_positive(proposal)
 
+    @validate("disk_bytes", "disk_entries")
+    def _at_least(self, proposal: Any) -> Any:
+        least = {"disk_bytes": 16 * _MIB, "disk_entries": 1000}[proposal.trait.name]
+        if proposal.value < least:
+            raise TraitError(f"SandboxResources.{proposal.trait.name} must be at least {least}")
+        return proposal.value
+
     def to_resources(self) -> Resources:
         """Give them as data."""
-        return Resources(**{name: getattr(self, name) for name in self.trait_names(config=True)})
+        names = (each.name for each in fields(Resources))
+        return Resources(**{name: getattr(self, name) for name in names})
 
 
 class SandboxEgress(Configurable):

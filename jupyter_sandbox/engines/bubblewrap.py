@@ -42,12 +42,13 @@ from .bubblewrap_launch import LaunchFailed
 from .bubblewrap_program import Bubblewrap, find_programs
 from .cgroups import Cgroups, find_cgroups
 from .configurable import ConfigurableEngine, DirectoryTrait
+from .disk_images import DiskImages
 from .host_python import find_host_python
 from .host_view import HostView, find_host_view
-from .private_files import PrivateFiles, write_private_files
+from .private_files import PrivateFiles, write_etc, write_writable
 from .process_table import ProcessId
 from .records import Records, SandboxRecord
-from .staging import Stage, plan_stage
+from .staging import Stage, StagedDisk, plan_stage
 
 _THREADS = 8
 _EXIT_SECONDS = 10.0
@@ -111,6 +112,10 @@ class BubblewrapEngine(ConfigurableEngine):
         self._program: Bubblewrap | None = None
         self._found_cgroups: Cgroups | None = None
         self._found_view: HostView | None = None
+        # As root a sandbox's disk is a file system of its own; None: it is watched instead.
+        self._images: DiskImages | None = None
+        if self._is_root and not DiskImages.why_not():
+            self._images = DiskImages(Path(self.data_dir))
 
     def __repr__(self) -> str:
         return f"<BubblewrapEngine {self.data_dir}>"
@@ -186,16 +191,12 @@ class BubblewrapEngine(ConfigurableEngine):
         self._records.write(record)
         view = self._view()
         Path(self.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-        files = write_private_files(
-            self._files_of(spec.sandbox_id).root,
-            hostname=spec.hostname,
-            writable_dirs=spec.writable_dirs,
-            python=view.python,
-            owner=uid,
-        )
+        files = self._write_files(spec, view, uid)
         groups = self._cgroups().create(spec.sandbox_id, spec.resources)
         limits = process_limits.choose(spec.resources, self._cgroups().missing, self._is_root)
-        stage = self._stage(spec, view, files, program) if uid is not None else Stage(Path())
+        stage = Stage(Path())
+        if uid is not None:
+            stage = self._stage(spec, view, files, program, uid)
         arguments = bubblewrap_flags.create_arguments(
             spec, view, files, version=program.version, relocate=stage.relocate
         )
@@ -230,15 +231,33 @@ class BubblewrapEngine(ConfigurableEngine):
         Path(self.stage_dir).mkdir(mode=0o711, parents=True, exist_ok=True)
         return uids.claim(Path(self.stage_dir) / "uids", spec.sandbox_id, self.uid_base)
 
+    def _write_files(self, spec: SandboxSpec, view: HostView, uid: int | None) -> PrivateFiles:
+        """Write what the sandbox starts with, its disk into an image where that can be."""
+        files = PrivateFiles.beneath(self._root_of(spec.sandbox_id), self._images is not None)
+        write_etc(files, spec.hostname)
+        if self._images is None:
+            write_writable(files, spec.writable_dirs, view.python, uid)
+            return files
+
+        def fill(directory: Path) -> None:
+            write_writable(
+                PrivateFiles(directory, directory), spec.writable_dirs, view.python, None
+            )
+
+        self._images.create(files.image, spec.resources, tuple(spec.writable_dirs), fill)
+        return files
+
     def _stage(
-        self, spec: SandboxSpec, view: HostView, files: PrivateFiles, program: Bubblewrap
+        self, spec: SandboxSpec, view: HostView, files: PrivateFiles, program: Bubblewrap, uid: int
     ) -> Stage:
         mounts = [mount.source for mount in spec.mounts]
         sources = [files.root, spec.dial_dir, *mounts, *view.read_only, program.path.parents[2]]
-        return plan_stage(Path(self.stage_dir), sources)
+        in_image = files.disk != files.root
+        disk = StagedDisk(files.image, files.disk, uid) if in_image else None
+        return plan_stage(Path(self.stage_dir), sources, disk)
 
     def _staged(self, stage: Stage, sandbox_id: str) -> Sequence[str]:
-        if not stage.binds:
+        if not stage.is_needed:
             return []
         table = self._records.directory(sandbox_id) / "fstab"
         table.write_text(stage.table())
@@ -275,7 +294,7 @@ class BubblewrapEngine(ConfigurableEngine):
     # Removing
 
     def _remove(self, sandbox_id: str) -> None:
-        root = self._files_of(sandbox_id).root
+        root = self._root_of(sandbox_id)
         if not self._records.directory(sandbox_id).exists() and not root.exists():
             return
         with self._records.lock(sandbox_id, _LOCK_SECONDS):
@@ -287,7 +306,7 @@ class BubblewrapEngine(ConfigurableEngine):
         record = self._records.read(sandbox_id)
         if record is not None:
             _end(record)
-        root = self._files_of(sandbox_id).root
+        root = self._root_of(sandbox_id)
         if root.exists():
             _delete(root)
         if record is not None:
@@ -300,8 +319,8 @@ class BubblewrapEngine(ConfigurableEngine):
 
     # What this host offers, looked up once
 
-    def _files_of(self, sandbox_id: str) -> PrivateFiles:
-        return PrivateFiles(Path(os.path.realpath(self.data_dir)) / sandbox_id)
+    def _root_of(self, sandbox_id: str) -> Path:
+        return Path(os.path.realpath(self.data_dir)) / sandbox_id
 
     def _cgroups(self) -> Cgroups:
         if self._found_cgroups is None:
@@ -339,6 +358,14 @@ class BubblewrapEngine(ConfigurableEngine):
         said = ""
         for program in programs:
             said = self._try(program)
+            if said and self._images is not None:
+                images, self._images = self._images, None
+                without = self._try(program)
+                if without:
+                    self._images = images
+                else:
+                    self.log.warning("bubblewrap: no disk images: %s", said)
+                    said = ""
             if not said:
                 self._program = program
                 warnings = bubblewrap_health.warnings(self._cgroups().missing, self._is_root)
@@ -350,7 +377,7 @@ class BubblewrapEngine(ConfigurableEngine):
     def _try(self, program: Bubblewrap) -> str:
         """Start a sandbox that ends at once; give "" or what went wrong."""
         sandbox_id = f"{_PROBE_ID}{os.getpid():x}{time.monotonic_ns():x}"[-32:]
-        probe = PrivateFiles(Path(os.path.realpath(self.data_dir)) / sandbox_id)
+        probe = self._root_of(sandbox_id)
         directory = self._records.directory(sandbox_id)
         try:
             directory.mkdir(parents=True, mode=0o700)
@@ -373,9 +400,9 @@ class BubblewrapEngine(ConfigurableEngine):
         except (LaunchFailed, OSError, Unavailable) as exc:
             return f"{exc} {getattr(exc, 'detail', '')}".strip()
         finally:
-            if probe.root.exists():
+            if probe.exists():
                 with contextlib.suppress(Unavailable):
-                    _delete(probe.root)
+                    _delete(probe)
 
 
 def _probe_spec(sandbox_id: str, dial_dir: Path) -> SandboxSpec:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..models import Enforced, Strength
+from .private_files import HOME
 from .read_back import in_order, not_enforced, read_back
 
 _UNENFORCED = {
@@ -41,7 +42,7 @@ def enforcement(pid: int, own_process_limit: bool) -> tuple[Enforced, ...]:
     return in_order(
         [
             Enforced("kernel", Strength.WEAKER, "the host's kernel is shared", "namespaces"),
-            not_enforced("disk", "its files grow in the engine's data directory"),
+            _disk(pid),
             *read_back(pid, own_process_limit=own_process_limit),
         ]
     )
@@ -54,3 +55,16 @@ def why_not(switches: Path = Path("/proc/sys")) -> str:
             if (switches / name).read_text().strip() == forbidding:
                 return sentence
     return "the system refuses new namespaces, as most containers do; the log has its answer"
+
+
+def _disk(pid: int) -> Enforced:
+    """Give what its home is mounted from: a loop device ends where its image does."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+            before, _, after = line.partition(" - ")
+            device, place, source = before.split()[2], before.split()[4], after.split()[1]
+            if place == HOME and source.startswith("/dev/loop"):
+                sectors = int(Path(f"/sys/dev/block/{device}/size").read_text())
+                how = "a file system of its own in a loop device"
+                return Enforced("disk", Strength.ENFORCED, how, f"{sectors * 512} bytes", True)
+    return not_enforced("disk", "its files grow in the engine's data directory")

@@ -1,9 +1,9 @@
 """The files of its own that a bubblewrap sandbox starts with: /etc, a home, a virtual environment.
 
-Written into the sandbox's directory on the host before anything runs in it; afterwards the host
-opens nothing there any more. The virtual environment makes ``python`` and ``pip install`` work in
-private space on top of the host's packages, which its ``.pth`` file adds read-only. About twenty
-small files: a copy of a real virtual environment would cost hundreds.
+Written into the sandbox's directory on the host, or into its disk image, before anything runs in
+it; afterwards the host opens nothing there any more. The virtual environment makes ``python`` and
+``pip install`` work in private space on top of the host's packages, which its ``.pth`` file adds
+read-only. About twenty small files: a copy of a real virtual environment would cost hundreds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,23 @@ PYTHON = f"{VENV}/bin/python"
 
 @dataclass(frozen=True)
 class PrivateFiles:
-    """Where on the host the parts of one sandbox lie, below its ``root``."""
+    """Where on the host the parts of one sandbox lie, below its ``root``.
+
+    ``disk`` is where what it may write lies; the same directory unless that is an image's mount.
+    """
 
     root: Path
+    disk: Path
+
+    @classmethod
+    def beneath(cls, root: Path, in_image: bool = False) -> PrivateFiles:
+        """Give them; ``in_image`` when an image is to be mounted at ``disk``."""
+        return cls(root, root / "disk" if in_image else root)
+
+    @property
+    def image(self) -> Path:
+        """The image, if there is one."""
+        return self.root / "disk.img"
 
     @property
     def etc(self) -> Path:
@@ -37,16 +51,16 @@ class PrivateFiles:
     @property
     def home(self) -> Path:
         """The home directory."""
-        return self.root / "home"
+        return self.disk / "home"
 
     @property
     def var_tmp(self) -> Path:
         """``/var/tmp``: temporary files that are too large for memory."""
-        return self.root / "var-tmp"
+        return self.disk / "var-tmp"
 
     def writable(self, target: str) -> Path:
         """Give the host side of a writable directory that the spec asks for."""
-        return self.root / f"dir-{quote(target.strip('/'), safe='')}"
+        return self.disk / f"dir-{quote(target.strip('/'), safe='')}"
 
 
 def etc_files(hostname: str) -> dict[str, str]:
@@ -64,37 +78,35 @@ def etc_files(hostname: str) -> dict[str, str]:
     }
 
 
-def write_private_files(
-    root: Path,
-    *,
-    hostname: str,
-    writable_dirs: Iterable[str],
-    python: HostPython,
-    owner: int | None,
-) -> PrivateFiles:
-    """Write everything; give where it is. ``root`` must not exist yet.
-
-    Parameters
-    ----------
-    owner : int, optional
-        Host uid and gid that gets what the sandbox may write; None keeps the server's own.
-    """
-    files = PrivateFiles(root)
-    root.mkdir(mode=0o711, parents=True)
-    root.chmod(0o711)  # whatever the umask: the sandbox's user passes through
+def write_etc(files: PrivateFiles, hostname: str) -> None:
+    """Make ``root``, which must not exist yet, and ``/etc`` in it."""
+    files.root.mkdir(mode=0o711, parents=True)
+    files.root.chmod(0o711)  # whatever the umask: the sandbox's user passes through
     files.etc.mkdir()
     files.etc.chmod(0o755)
     for name, text in etc_files(hostname).items():
         _write(files.etc / name, text)
+
+
+def write_writable(
+    files: PrivateFiles, writable_dirs: Iterable[str], python: HostPython, owner: int | None
+) -> None:
+    """Write what the sandbox may change into ``disk``.
+
+    Parameters
+    ----------
+    owner : int, optional
+        Host uid and gid that gets it; None keeps the server's own.
+    """
     made = [files.home, files.var_tmp, *(files.writable(target) for target in writable_dirs)]
     for directory in made:
         directory.mkdir(mode=0o755)
+        directory.chmod(0o755)
     files.var_tmp.chmod(0o1777)
     made += _write_venv(files.home / "venv", python)
     if owner is not None:
         for path in made:
             os.chown(path, owner, owner, follow_symlinks=False)
-    return files
 
 
 def _write_venv(venv: Path, python: HostPython) -> list[Path]:

@@ -38,7 +38,7 @@ SPEC = SandboxSpec(
 
 def create(version: tuple[int, ...] = (0, 11, 0), **options: object) -> list[str]:
     return bubblewrap_flags.create_arguments(
-        SPEC, VIEW, PrivateFiles(Path("/data/0123456789ab")), version=version, **options
+        SPEC, VIEW, PrivateFiles.beneath(Path("/data/0123456789ab")), version=version, **options
     )
 
 
@@ -151,7 +151,7 @@ def test_hidden_sources_are_taken_from_where_they_were_staged():
 
 
 def test_writable_directories_never_share_a_place():
-    files = PrivateFiles(Path("/data"))
+    files = PrivateFiles.beneath(Path("/data"))
     names = ["/a-b", "/a/b", "/a--b", "/a/-b", "/a-/b", "/home", "/etc"]
     places = {files.writable(name) for name in names}
     assert len(places) == len(names)

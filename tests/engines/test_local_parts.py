@@ -18,7 +18,7 @@ from jupyter_sandbox.engines.bubblewrap_health import why_not
 from jupyter_sandbox.engines.bubblewrap_program import Bubblewrap, newest_first
 from jupyter_sandbox.engines.host_python import find_host_python, minimal_trees
 from jupyter_sandbox.engines.host_view import find_host_view
-from jupyter_sandbox.engines.private_files import write_private_files
+from jupyter_sandbox.engines.private_files import PrivateFiles, write_etc, write_writable
 from jupyter_sandbox.engines.process_table import ProcessId
 from jupyter_sandbox.engines.records import Records, SandboxRecord
 from jupyter_sandbox.engines.staging import Stage, is_reachable, plan_stage
@@ -240,13 +240,9 @@ def test_private_directories_inside_shown_ones_are_masked(tmp_path: Path):
 
 
 def test_the_private_environment_is_one_that_python_accepts(short_dir: Path):
-    files = write_private_files(
-        short_dir / ID,
-        hostname="box",
-        writable_dirs=("/workspace",),
-        python=find_host_python(),
-        owner=None,
-    )
+    files = PrivateFiles.beneath(short_dir / ID)
+    write_etc(files, "box")
+    write_writable(files, ("/workspace",), find_host_python(), None)
     code = "import sys, traitlets; print(sys.prefix != sys.base_prefix, sys.prefix)"
     program = files.home / "venv" / "bin" / "python3"
     done = subprocess.run([program, "-c", code], capture_output=True, text=True, check=True)
