@@ -3,7 +3,8 @@
 The rule: this process parses nothing that comes from the host or from user code, so nothing can
 make it fail. The server (dialling, kernels, files) is its child; when that dies it is started
 again and finds the kernels it had started. Requests come as one packet each over a socketpair, with
-the file descriptors of the new process.
+the file descriptors of the new process. The way out (see ``forwarder``) listens here and is another
+child, made for the first connection: until then it costs a socket.
 
 Commands are started by *keepers* (see ``keeper``), which are forked here: a fork of this process
 costs as much as a whole shell, so it is not done for each. Every process started here, a keeper
@@ -24,7 +25,7 @@ import socket
 import sys
 import time
 
-from . import keeper
+from . import keeper, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # this process is forked: what it does not import is not copied
@@ -34,6 +35,7 @@ MAX_PACKET = 160 * 1024
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1
 _CHILD_OOM_SCORE = b"900"  # user processes are killed for memory before the guest
+_FORWARDER_PAUSE_SECONDS = 0.2  # between two, when something inside keeps killing them
 
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP)
 
@@ -52,10 +54,23 @@ class Init:
     ----------
     serve : callable
         Runs the server in a forked child, given its end of the socketpair.
+    listener : socket, optional
+        Where programs inside ask for the way out.
+    forward : callable, optional
+        Runs the forwarder in a forked child, given the listener; returns when it is idle.
     """
 
-    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self,
+        serve: Callable[[socket.socket], None],
+        listener: socket.socket | None = None,
+        forward: Callable[[socket.socket], None] | None = None,
+    ) -> None:
         self._serve = serve
+        self._listener = listener
+        self._forward = forward
+        self._forwarder_pid = 0
+        self._forwarder_at = 0.0
         self._server_pid = 0
         self._socket: socket.socket = None  # type: ignore[assignment]
         self._managed: Dict[int, Dict[str, Any]] = {}  # pid -> tag, of those still running
@@ -79,16 +94,44 @@ class Init:
         self._start_server()
         while not self._ending:
             watched: List[Any] = [wake_read, self._socket]
-            readable, _, _ = select.select(watched, [], [])
+            pause = None
+            if self._listener is not None and not self._forwarder_pid:
+                pause = self._forwarder_at + _FORWARDER_PAUSE_SECONDS - time.monotonic()
+                if pause <= 0:
+                    watched.append(self._listener)
+                    pause = None
+            readable, _, _ = select.select(watched, [], [], pause)
             if wake_read in readable:
                 _drain(wake_read)
                 self._reap()
             if self._socket in readable:
                 self._request()
+            if self._listener in readable:
+                self._start_forwarder()
         self._kill_all()
 
     def _end(self, *_: Any) -> None:
         self._ending = True
+
+    def _start_forwarder(self) -> None:
+        assert self._listener is not None
+        assert self._forward is not None
+        self._forwarder_at = time.monotonic()
+        try:
+            pid = os.fork()
+        except OSError:
+            return  # too many processes: the connection waits
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.SIG_DFL)
+                os.setsid()
+                self._socket.close()
+                self._forward(self._listener)
+            finally:
+                os._exit(0)
+        self._forwarder_pid = pid
 
     def _start_server(self) -> None:
         now = time.monotonic()
@@ -103,6 +146,8 @@ class Init:
             code = 1
             try:
                 ours.close()
+                if self._listener is not None:
+                    self._listener.close()
                 signal.set_wakeup_fd(-1)
                 for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_DFL)
@@ -140,6 +185,8 @@ class Init:
             if pid == self._server_pid:
                 if not self._ending:
                     self._start_server()
+            elif pid == self._forwarder_pid:
+                self._forwarder_pid = 0
             elif pid in self._keepers:
                 self._keepers.remove(pid)
             elif self._managed.pop(pid, None) is not None:
@@ -213,6 +260,19 @@ class Init:
                 if number == signal.SIGKILL:
                     for pid in _descendants(os.getpid()):
                         _kill(pid)
+
+
+def listen(port: int = protocol.EGRESS_PORT) -> socket.socket | None:
+    """Give the listening socket; None where it cannot be had (another program has the port)."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        return None
+    return listener
 
 
 def _become(request: Dict[str, Any], fds: List[int], error_fd: int) -> None:

@@ -11,6 +11,11 @@ VERSION = 1
 # Where things are inside; the engine mounts them there.
 DIAL_DIR = "/run/jupyter-sandbox/dial"
 GUEST_DIR = "/opt/jupyter-sandbox"
+EGRESS_DIR = "/run/jupyter-sandbox/egress"
+
+# The way out: clients inside use this port of 127.0.0.1 as their HTTP proxy.
+EGRESS_PORT = 3128
+EGRESS_OFF = "off"  # file in EGRESS_DIR: there is no way out, and why
 
 # Targets of a stream, named by the host in its first frame.
 CONTROL = "control"
