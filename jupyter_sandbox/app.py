@@ -19,7 +19,7 @@ from jupyter_server.auth import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Enum, Float, Unicode, default
+from traitlets import Bool, Enum, Float, TraitError, Unicode, default
 
 from .conversations.contents.contents import Contents
 from .conversations.conversation import Surroundings
@@ -32,10 +32,15 @@ from .engines.bubblewrap import BubblewrapEngine
 from .engines.docker import DockerEngine
 from .engines.selection import Choice, choose
 from .errors import Unavailable
+from .policy.certificates import BundleRefused
+from .policy.egress_rules import EgressRules
 from .policy.ownership import owner_of
+from .proxies.client_hosts import find_preset_rules
 from .routes import ROUTES
+from .sandbox.client_settings import client_environment, prepare_site_files, read_trusted
 from .sandbox.plaintext import PlaintextDirs, choose_plaintext_dirs, swap_is_on
 from .sandbox.sandboxes import Sandboxes, SandboxSettings
+from .sandbox.way_out import WayOut
 from .services import Services
 from .settings import SandboxEgress, SandboxLimits, SandboxResources
 from .stores.database import Database
@@ -45,6 +50,7 @@ from .stores.upload_records import UploadRecords
 from .stores.vault_opening import open_vault
 from .tools.calls import Calls
 from .tools.five_steps import FiveSteps
+from .tools.guidance import guidance, network_text
 
 _FIRST_CALL = """the first call to a sandbox:
     id=$(curl -s -H "Authorization: token $JUPYTER_TOKEN" -X POST %s \\
@@ -103,6 +109,11 @@ class SandboxApp(ExtensionApp):
     start_timeout_seconds = Float(
         60.0, help="How long a new sandbox may take until its guest answers, in seconds."
     ).tag(config=True)
+    extra_ca_bundle = Unicode(
+        help="PEM file of certificate authorities that programs in sandboxes trust besides the "
+        "public ones: of a company's mirrors, or of a proxy that opens TLS. Whoever holds their "
+        "keys can read what sandboxes fetch."
+    ).tag(config=True)
     owner_mode = Enum(
         ("auto", "constant", "username"),
         default_value="auto",
@@ -116,6 +127,7 @@ class SandboxApp(ExtensionApp):
         self._services: Services | None = None
         self._building: asyncio.Lock | None = None
         self._sandbox_engine: Any = None
+        self._way_out: WayOut | None = None
 
     @default("data_dir")
     def _default_data_dir(self) -> str:
@@ -135,6 +147,10 @@ class SandboxApp(ExtensionApp):
         self._limits = SandboxLimits(parent=self).to_limits()
         self._resources = SandboxResources(parent=self).to_resources()
         self._egress = SandboxEgress(parent=self)
+        try:
+            self._certificates = read_trusted(self.extra_ca_bundle)
+        except BundleRefused as exc:
+            raise TraitError(f"SandboxApp.extra_ca_bundle: {self.extra_ca_bundle} {exc}") from None
         self.settings["jupyter_sandbox"] = self
 
     def initialize_handlers(self) -> None:
@@ -176,6 +192,8 @@ class SandboxApp(ExtensionApp):
         await services.sweeping.close()
         await services.calls.close()
         await services.conversations.detach()
+        if self._way_out is not None:
+            await self._way_out.stop()
         await services.contents.close()
         await services.uploads.close()
         await services.files.close()
@@ -212,10 +230,15 @@ class SandboxApp(ExtensionApp):
             server_id=server_id,
             runtime_dir=runtime_dir,
             plaintext=plaintext,
+            site_files=await asyncio.to_thread(prepare_site_files, runtime_dir, self._certificates),
+            env=client_environment(bool(self._certificates)),
             start_timeout_seconds=self.start_timeout_seconds,
             resources=self._resources,
         )
-        sandboxes = Sandboxes(choice.engine, settings, self.log)
+        way_out = WayOut(self._find_rules if self._egress.is_on else None, self.log)
+        way_out.start()
+        self._way_out = way_out
+        sandboxes = Sandboxes(choice.engine, settings, way_out, self.log)
         records = UploadRecords(database.connections)
         placing = Placing(sandboxes, database, records, vault, self.log)
         around = Surroundings(database, sandboxes, placing, secrets.token_hex(8), self.log)
@@ -240,8 +263,13 @@ class SandboxApp(ExtensionApp):
             files=vault,
             sweeping=Sweeping(database, records, vault, placing, self.log),
             limits=self._limits,
+            guidance=lambda: guidance(self._limits, network=network_text(way_out.allowed)),
             owner_of=self._owner_of,
         )
+
+    async def _find_rules(self) -> EgressRules:
+        """Give what sandboxes may reach; asks the package clients of this host."""
+        return self._egress.to_rules(await find_preset_rules(self._egress.presets, self.log))
 
     def _plaintext_dirs(self, runtime_dir: Path, server_id: str) -> PlaintextDirs:
         """Give where uploads of running sandboxes lie in plain, and say so in the log."""

@@ -65,6 +65,8 @@ class Outcome:
         Of a Python cell that raised: ``"NameError: name 'x' is not defined"``.
     lost : str
         What a restart on the way has cost ("" for nothing), as a sentence for the model.
+    refusals : tuple of str
+        What the egress proxy refused to the conversation meanwhile, a sentence or two each.
     """
 
     text: str
@@ -81,6 +83,7 @@ class Outcome:
     images: tuple[Image, ...] = ()
     error: str | None = None
     lost: str = ""
+    refusals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

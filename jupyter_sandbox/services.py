@@ -27,6 +27,8 @@ class Services:
     ----------
     owner_of : callable
         Gives the owner that the caller of a handler acts for.
+    guidance : callable
+        Gives the text for an assistant's system instructions, as it is now.
     engine_reason : str
         Why this engine was chosen, or why there is none; safe to show.
     """
@@ -43,4 +45,5 @@ class Services:
     files: FileStore
     sweeping: Sweeping
     limits: Limits
+    guidance: Callable[[], str]
     owner_of: Callable[[JupyterHandler], str]

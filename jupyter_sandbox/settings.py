@@ -240,6 +240,11 @@ class SandboxEgress(Configurable):
     def _positive(self, proposal: Any) -> Any:
         return require_positive(proposal)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any host is allowed."""
+        return bool(self.presets or self.allow_hosts)
+
     def to_rules(self, of_presets: Iterable[HostRule]) -> EgressRules:
         """Give them as data.
 

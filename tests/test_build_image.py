@@ -24,7 +24,6 @@ from jupyter_sandbox.cli.image_context import (
     context_digest,
     image_context_dir,
     read_ca_bundle,
-    split_certificates,
     stage_context,
 )
 from jupyter_sandbox.cli.site_mirrors import (
@@ -33,6 +32,8 @@ from jupyter_sandbox.cli.site_mirrors import (
     to_pip_conf,
     to_sources_list,
 )
+from jupyter_sandbox.policy.certificates import split_certificates
+from tests.authority import make_authority
 
 IMAGE = "jupyter-sandbox:latest"
 BASE = "debian:bookworm-slim"
@@ -152,6 +153,7 @@ def test_line_ends_and_line_lengths_of_certificates_are_made_plain() -> None:
         ("-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n", "damaged"),
         (f"{ONE}-----BEGIN PRIVATE KEY-----\n", "private key"),
         (f"-----BEGIN RSA PRIVATE KEY-----\n{ONE}", "private key"),
+        (ONE, "cannot be read"),
     ],
 )
 def test_a_bad_bundle_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -357,7 +359,7 @@ def test_if_missing_builds_once_and_again_after_a_change(
     assert len(engine.builds) == 1
     assert "up to date" in capsys.readouterr().out
     bundle = tmp_path / "ca.pem"
-    bundle.write_text(ONE)
+    bundle.write_text(make_authority().certificate)
     run("--if-missing", "--extra-ca-bundle", str(bundle))
     assert len(engine.builds) == 2
     run("--if-missing", "--extra-ca-bundle", str(bundle), "--tag", "other:1")

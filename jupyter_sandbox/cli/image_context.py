@@ -7,18 +7,14 @@ file of the staged context (or the base image's name), so that equal digests mea
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-import ssl
 from pathlib import Path
 
+from ..policy.certificates import BundleRefused, require_bundle
 from .build_error import ImageBuildError
 from .site_mirrors import SiteMirrors
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_CERTIFICATE = re.compile(
-    r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL | re.ASCII
-)
 
 
 def image_context_dir() -> Path:
@@ -44,37 +40,6 @@ def image_context_dir() -> Path:
     )
 
 
-def split_certificates(text: str) -> list[str]:
-    """Split a PEM bundle into its certificates, each in OpenSSL's own line layout.
-
-    The layout matters: the image leaves out a certificate that equals one of the distribution's
-    files byte for byte.
-
-    Parameters
-    ----------
-    text : str
-        The bundle; what stands between the certificates (names, comments) is dropped.
-
-    Returns
-    -------
-    list of str
-        PEM blocks that end with a newline, in the bundle's order, each once.
-
-    Raises
-    ------
-    ImageBuildError
-        A block is not base64.
-    """
-    blocks: dict[str, None] = {}
-    for number, match in enumerate(_CERTIFICATE.finditer(text), start=1):
-        try:
-            der = ssl.PEM_cert_to_DER_cert(match.group())
-        except ValueError as exc:
-            raise ImageBuildError(f"Certificate {number} of the bundle is damaged: {exc}") from exc
-        blocks[ssl.DER_cert_to_PEM_cert(der)] = None
-    return list(blocks)
-
-
 def read_ca_bundle(path: Path) -> list[str]:
     """Read and check an ``extra_ca_bundle``.
 
@@ -86,7 +51,7 @@ def read_ca_bundle(path: Path) -> list[str]:
     Returns
     -------
     list of str
-        The certificates, as `split_certificates` gives them; at least one.
+        The certificates in OpenSSL's own line layout; at least one.
 
     Raises
     ------
@@ -98,14 +63,10 @@ def read_ca_bundle(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as exc:
         raise ImageBuildError(f"Cannot read the CA bundle {path}: {exc.strerror}.") from exc
-    if "PRIVATE KEY-----" in text:
-        raise ImageBuildError(
-            f"The CA bundle {path} holds a private key. Give a file with certificates only."
-        )
-    certificates = split_certificates(text)
-    if not certificates:
-        raise ImageBuildError(f"The CA bundle {path} holds no PEM certificate.")
-    return certificates
+    try:
+        return require_bundle(text)
+    except BundleRefused as exc:
+        raise ImageBuildError(f"The CA bundle {path} {exc}.") from exc
 
 
 def stage_context(

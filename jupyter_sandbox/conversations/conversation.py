@@ -166,7 +166,7 @@ class Conversation:
         around = self._around
         why = ""
         try:
-            sandbox = await around.sandboxes.attach(record.sandbox_id)
+            sandbox = await around.sandboxes.attach(record.sandbox_id, self.conversation_id)
         except Unavailable as exc:
             if exc.status != 504:
                 raise  # the engine does not answer: nothing is known to be lost

@@ -58,7 +58,7 @@ class Placing:
         """
         placing = asyncio.ensure_future(self._prepare(conversation_id, sandbox_id))
         try:
-            sandbox = await self._sandboxes.create(sandbox_id)
+            sandbox = await self._sandboxes.create(sandbox_id, conversation_id)
         except BaseException:
             placing.cancel()
             await asyncio.wait([placing])

@@ -39,7 +39,7 @@ class EgressPolicy:
 
     def __init__(self, rules: EgressRules) -> None:
         self._hosts = {rule.host: rule for rule in rules.hosts}
-        self._allowed = _allowed_text(rules)
+        self._allowed = allowed_text(rules)
         self.addresses = AddressPolicy(rules.allow_cidrs, rules.deny_cidrs)
 
     def __repr__(self) -> str:
@@ -89,22 +89,8 @@ class EgressPolicy:
         return EgressDecision(True, target=target, named=named)
 
 
-def _host_of(url: str) -> str:
-    """Give the part of a refused URL to show: never a path or a query."""
-    rest = url.partition("://")[2] or url
-    for end in "/?#":
-        rest = rest.partition(end)[0]
-    return rest.rpartition("@")[2]
-
-
-def _ports(way: str, ports: frozenset[int]) -> str:
-    if not ports:
-        other = "https" if way == "plain http" else "plain http"
-        return f"this host is allowed over {other} only"
-    return f"{way} is allowed to port {', '.join(map(str, sorted(ports)))} of this host only"
-
-
-def _allowed_text(rules: EgressRules) -> str:
+def allowed_text(rules: EgressRules) -> str:
+    """Give all hosts that may be reached, in words: ``https to a, b; http to c``."""
     tunnels = [
         _with_port(rule.host, port, HTTPS_PORT)
         for rule in rules.hosts
@@ -118,6 +104,21 @@ def _allowed_text(rules: EgressRules) -> str:
     parts = [f"https to {_some(tunnels)}"] if tunnels else []
     parts += [f"http to {_some(fetches)}"] if fetches else []
     return "; ".join(parts) or "nothing"
+
+
+def _host_of(url: str) -> str:
+    """Give the part of a refused URL to show: never a path or a query."""
+    rest = url.partition("://")[2] or url
+    for end in "/?#":
+        rest = rest.partition(end)[0]
+    return rest.rpartition("@")[2]
+
+
+def _ports(way: str, ports: frozenset[int]) -> str:
+    if not ports:
+        other = "https" if way == "plain http" else "plain http"
+        return f"this host is allowed over {other} only"
+    return f"{way} is allowed to port {', '.join(map(str, sorted(ports)))} of this host only"
 
 
 def _with_port(host: str, port: int, usual: int) -> str:

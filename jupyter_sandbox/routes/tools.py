@@ -7,7 +7,6 @@ import json
 
 from ..errors import InvalidRequest
 from ..tools.calls import Call
-from ..tools.guidance import guidance
 from ..tools.registry import FORMATS, export
 from .base import SandboxHandler, endpoint
 
@@ -29,7 +28,7 @@ class ToolsHandler(SandboxHandler):
             self.answer({"tools": [], "guidance": ""})
             return
         limits = self.services.limits
-        self.answer({"tools": export(wanted, limits), "guidance": guidance(limits)})
+        self.answer({"tools": export(wanted, limits), "guidance": self.services.guidance()})
 
 
 class ToolCallHandler(SandboxHandler):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from ..models import Emit, Outcome
@@ -16,6 +18,7 @@ from .bash_kernel import BashKernel
 from .files import GuestFiles
 from .link import GuestLink
 from .python_kernel import PythonKernel
+from .way_out import WayOut
 
 _KERNEL_HEAD_START_SECONDS = 1.0
 
@@ -30,6 +33,8 @@ class Sandbox:
         Started; the guest has dialled or will.
     private_dir : Path
         Directory of this sandbox that is never mounted in it (0700), for the kernel relay.
+    way_out : WayOut
+        Knows what was refused to it.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class Sandbox:
         sandbox_id: str,
         link: GuestLink,
         private_dir: Path,
+        way_out: WayOut,
         log: logging.Logger,
         workspace: str = "/workspace",
     ) -> None:
@@ -47,6 +53,7 @@ class Sandbox:
         self.python = PythonKernel(
             link, sandbox_id=sandbox_id, private_dir=private_dir, log=log, cwd=workspace
         )
+        self._way_out = way_out
         self._log = log
         self._warm_up: asyncio.Task[None] | None = None
 
@@ -62,15 +69,19 @@ class Sandbox:
         self, call_id: str, command: str, timeout_seconds: float, emit: Emit, limit_bytes: int
     ) -> Outcome:
         """Run a command in the guest's bash kernel."""
-        return await self.bash.execute(
+        since = time.monotonic()
+        outcome = await self.bash.execute(
             call_id, command, timeout_seconds=timeout_seconds, limit_bytes=limit_bytes, emit=emit
         )
+        return await self._with_refusals(outcome, since, outcome.exit_code != 0)
 
     async def run_python(
         self, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int
     ) -> Outcome:
         """Run code in the Python kernel; starts it if need be."""
-        return await self.python.execute(code, timeout_seconds, emit, limit_bytes)
+        since = time.monotonic()
+        outcome = await self.python.execute(code, timeout_seconds, emit, limit_bytes)
+        return await self._with_refusals(outcome, since, outcome.error is not None)
 
     def warm_up(self) -> None:
         """Start the Python kernel in the background, a moment later: no first command waits."""
@@ -93,6 +104,11 @@ class Sandbox:
                 await self._warm_up
         await self.python.detach()
         await self.link.close()
+
+    async def _with_refusals(self, outcome: Outcome, since: float, failed: bool) -> Outcome:
+        """Say what the egress proxy refused meanwhile: many clients show a number at most."""
+        refusals = await self._way_out.refusals(self.sandbox_id, since, failed)
+        return replace(outcome, refusals=refusals) if refusals else outcome
 
     async def _start_python(self) -> None:
         await asyncio.sleep(_KERNEL_HEAD_START_SECONDS)

@@ -4,6 +4,7 @@ Between the engine (environments) and ``Sandbox`` (what runs in one). It owns th
 of each sandbox::
 
     {runtime_dir}/{sandbox_id[:12]}/dial/       mounted read-only inside; our sockets
+    {runtime_dir}/{sandbox_id[:12]}/egress/     mounted read-only inside; sockets of egress proxies
     {runtime_dir}/{sandbox_id[:12]}/private/    never mounted; the kernel relay's sockets
 
 and the one that is mounted read-only at the uploads path (``plaintext``).
@@ -36,9 +37,11 @@ from ..engines.base import (
 from ..errors import Unavailable
 from ..models import Enforced
 from .bundle import prepare_bundle
+from .client_settings import SITE_TARGET
 from .link import GuestLink
 from .plaintext import PlaintextDirs
 from .sandbox import Sandbox
+from .way_out import EGRESS_TARGET, WayOut
 
 _ENGINE_SECONDS = 60.0
 _ABANDON_SECONDS = 5.0
@@ -55,6 +58,7 @@ class SandboxSettings:
     server_id: str
     runtime_dir: Path
     plaintext: PlaintextDirs
+    site_files: Path
     start_timeout_seconds: float = 60.0
     starts_at_once: int = 8
     uploads_path: str = "/mnt/user-data/uploads"
@@ -71,19 +75,26 @@ class Sandboxes:
     ----------
     engine : Engine
         Chosen at start; one for all.
+    way_out : WayOut
+        Likewise.
     """
 
     def __init__(
-        self, engine: Engine, settings: SandboxSettings, log: logging.Logger | None = None
+        self,
+        engine: Engine,
+        settings: SandboxSettings,
+        way_out: WayOut,
+        log: logging.Logger | None = None,
     ) -> None:
         self.engine = engine
         self.settings = settings
+        self.way_out = way_out
         self._log = log or logging.getLogger(__name__)
         self._socket_name = f"h{secrets.token_hex(4)}"
         self._starts = asyncio.Semaphore(settings.starts_at_once)
         self._bundle: Path | None = None
 
-    async def create(self, sandbox_id: str) -> Sandbox:
+    async def create(self, sandbox_id: str, conversation_id: str) -> Sandbox:
         """Make a new environment and wait for its guest; on failure nothing is left.
 
         Raises
@@ -95,11 +106,12 @@ class Sandboxes:
         sandbox: Sandbox | None = None
         async with self._starts:
             try:
-                sandbox = await self._open(sandbox_id)
+                sandbox = await self._open(sandbox_id, conversation_id)
                 spec = await self._spec(sandbox_id)
                 seconds = self.settings.start_timeout_seconds
                 await _bounded(self.engine.start(spec), seconds)
                 await sandbox.link.wait_connected(seconds)
+                await self.way_out.wait_opened(sandbox_id)
             except BaseException as exc:
                 if sandbox is not None:
                     await asyncio.shield(sandbox.detach())
@@ -112,16 +124,19 @@ class Sandboxes:
         self._log.info("sandbox %s: started on %s", sandbox_id, self.engine.name)
         return sandbox
 
-    async def attach(self, sandbox_id: str, timeout_seconds: float = 10.0) -> Sandbox | None:
+    async def attach(
+        self, sandbox_id: str, conversation_id: str, timeout_seconds: float = 10.0
+    ) -> Sandbox | None:
         """Give a sandbox that another or an earlier process made; None when it is not there."""
         found = await _bounded(self.engine.inspect(sandbox_id))
         if found is None or found.state is EngineState.EXITED:
             return None
         if found.state is EngineState.PAUSED:
             await _bounded(self.engine.resume(sandbox_id))
-        sandbox = await self._open(sandbox_id)
+        sandbox = await self._open(sandbox_id, conversation_id)
         try:
             await sandbox.link.wait_connected(timeout_seconds)
+            await self.way_out.wait_opened(sandbox_id)
         except BaseException:
             await asyncio.shield(sandbox.detach())
             raise
@@ -129,6 +144,7 @@ class Sandboxes:
 
     async def remove(self, sandbox_id: str) -> None:
         """End an environment and remove all it left. A missing one is fine."""
+        await self.way_out.close(sandbox_id)
         await _bounded(self.engine.remove(sandbox_id))
         await asyncio.to_thread(self.settings.plaintext.remove, sandbox_id)
         await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id), True)
@@ -161,17 +177,22 @@ class Sandboxes:
     def _home(self, sandbox_id: str) -> Path:
         return self.settings.runtime_dir / sandbox_id[:12]
 
-    async def _open(self, sandbox_id: str) -> Sandbox:
+    async def _open(self, sandbox_id: str, conversation_id: str) -> Sandbox:
         home = self._home(sandbox_id)
-        dial, private = home / "dial", home / "private"
-        for directory, mode in ((home, 0o711), (dial, 0o755), (private, 0o700)):
+        dial, egress, private = home / "dial", home / "egress", home / "private"
+        modes = {home: 0o711, dial: 0o755, egress: 0o755, private: 0o700}
+        for directory, mode in modes.items():
             directory.mkdir(parents=True, exist_ok=True)
             os.chmod(directory, mode)
         await asyncio.to_thread(self.settings.plaintext.make, sandbox_id)
-        _remove_dead_sockets(dial)
+        for directory in (dial, egress):
+            _remove_dead_sockets(directory)
+        self.way_out.open(sandbox_id, conversation_id, egress, self._socket_name)
         link = GuestLink(dial, self._socket_name, self._log)
         await link.start()
-        return Sandbox(sandbox_id, link, private, self._log, self.settings.workspace_path)
+        return Sandbox(
+            sandbox_id, link, private, self.way_out, self._log, self.settings.workspace_path
+        )
 
     async def _spec(self, sandbox_id: str) -> SandboxSpec:
         settings = self.settings
@@ -184,16 +205,19 @@ class Sandboxes:
             dial_dir=home / "dial",
             mounts=(
                 Mount(self._bundle, GUEST_TARGET),
+                Mount(home / "egress", EGRESS_TARGET),
+                Mount(settings.site_files, SITE_TARGET),
                 Mount(settings.plaintext.uploads(sandbox_id), settings.uploads_path),
             ),
             writable_dirs=(settings.workspace_path, settings.outputs_path),
             workdir=settings.workspace_path,
-            guest_argv=(*GUEST_ARGV, "--dial-dir", DIAL_TARGET),
+            guest_argv=(*GUEST_ARGV, "--dial-dir", DIAL_TARGET, "--egress-dir", EGRESS_TARGET),
             env={"PYTHONPATH": GUEST_TARGET, **settings.env},
             resources=settings.resources,
         )
 
     async def _abandon(self, sandbox_id: str, home: Path) -> None:
+        await self.way_out.close(sandbox_id)
         with contextlib.suppress(Unavailable):
             # What a hanging engine leaves is removed when the conversation provisions again.
             await _bounded(self.engine.remove(sandbox_id), _ABANDON_SECONDS)

@@ -10,6 +10,26 @@ NO_NETWORK = (
     "there, and say so to the user if that is not enough."
 )
 
+_PROXIED = (
+    "Packages can be installed, and nothing else outside can be reached: {hosts}. `pip`, `npm`, "
+    "`apt-get`, `go`, `git` and `curl` find the way by themselves; names do not resolve, and no "
+    "other proxy or DNS server helps. A refused host is named at the end of the result with the "
+    "reason: trying again does not help; do without, or tell the user."
+)
+
+
+def network_text(allowed: str | None) -> str:
+    """Give what the guidance says of the network.
+
+    Parameters
+    ----------
+    allowed : str or None
+        The hosts that may be reached, in words; "" for none, None when they are not known yet.
+    """
+    if allowed == "":
+        return NO_NETWORK
+    return _PROXIED.format(hosts=allowed or "the package registries that this server allows")
+
 
 def guidance(
     limits: Limits | None = None, areas: Areas | None = None, network: str = NO_NETWORK

@@ -1,7 +1,7 @@
 """The text of an execution's result, in a fixed order.
 
-What a restart has cost; the output (plain, bounded); what became of the processes; the status line,
-last and never cut. Shared by ``bash`` and ``python``.
+What a restart has cost; the output (plain, bounded); what the network refused; what became of the
+processes; the status line, last and never cut. Shared by ``bash`` and ``python``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def outcome_result(outcome: Outcome, limits: Limits, notes: list[str], status: s
         parts.append(body)
     elif not outcome.images:
         parts.append(NO_OUTPUT)
+    # Many clients show no more of a refusal than its number; one that shows the text says it once.
+    notes = [text for text in outcome.refusals if text not in body] + notes
     code = "timeout" if outcome.timed_out else "cancelled" if outcome.interrupted else "ok"
     return ToolResult(
         content=(TextContent("\n".join([*parts, *notes, status])),),

@@ -24,7 +24,6 @@ from jupyter_server.utils import url_path_join
 from ...errors import LimitExceeded, SandboxError
 from ...models import Areas, ConversationRecord, JsonValue
 from ...tools.calls import Call
-from ...tools.guidance import guidance
 from ...tools.registry import export, names
 from ..base import SandboxHandler, endpoint
 from . import messages
@@ -118,7 +117,7 @@ class McpHandler(SandboxHandler):
         }
 
     def _guidance(self) -> str:
-        return guidance(self.services.limits) if self.services.engine_available else ""
+        return self.services.guidance() if self.services.engine_available else ""
 
     def _tools(self) -> list[JsonValue]:
         return export("mcp", self.services.limits) if self.services.engine_available else []

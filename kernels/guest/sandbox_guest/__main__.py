@@ -1,8 +1,8 @@
 """``python -m sandbox_guest``: be PID 1 of a sandbox.
 
-``--egress-dir`` makes it listen for programs that look for the way out. ``--no-init`` says that this
-is an ordinary process of a host (tests, the fake engine): it keeps its runtime files in a temporary
-directory, ends all that it started when it gets SIGTERM, and opens no port.
+``--egress-dir`` makes it listen for programs that look for the way out. ``--no-init`` says that
+this is an ordinary process of a host (tests, the fake engine): it keeps its runtime files in a
+temporary directory, ends all that it started when it gets SIGTERM, and opens no port.
 """
 
 from __future__ import annotations
