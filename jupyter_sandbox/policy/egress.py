@@ -14,7 +14,7 @@ from .egress_names import NameRefused, Target, shown, to_fetch_target, to_tunnel
 from .egress_rules import HTTP_PORT, HTTPS_PORT, EgressRules
 
 NOT_LISTED = "the host is not on the list of allowed hosts"
-_FETCH_METHODS = ("GET", "HEAD")
+METHODS = ("CONNECT", "GET", "HEAD")
 _MAX_HOSTS_SHOWN = 24
 
 
@@ -49,7 +49,7 @@ class EgressPolicy:
         """Decide on a request line: CONNECT with ``host:port``, GET and HEAD with an http URL."""
         if method == "CONNECT":
             return self._decide_tunnel(target)
-        if method in _FETCH_METHODS:
+        if method in METHODS:
             return self._decide_fetch(target)
         return EgressDecision(
             False, "only CONNECT, GET and HEAD are allowed", named=shown(_host_of(target))

@@ -184,6 +184,8 @@ class EgressProxy:
                 await self._run_once()
             except OSError as exc:
                 self._log.error("egress proxy: does not start: %s", exc)
+            except Exception:  # a bug of ours; without a proxy nothing would go out any more
+                self._log.exception("egress proxy: broke")
             failures = 0 if time.monotonic() - started > _STEADY_SECONDS else failures + 1
             pause = _PAUSES[min(failures, len(_PAUSES)) - 1] if failures else _PAUSES[0]
             self._log.warning("egress proxy: ended; again in %.2f s", pause)

@@ -113,6 +113,11 @@ class Meter:
         self.used = [0, 0]
         self.active_at = clock()
 
+    def require_some(self) -> None:
+        """Raise CapReached if not a byte may go either way: said before a host is bothered."""
+        for direction in (0, 1):
+            self._require(direction, 1)
+
     def count(self, direction: int, size: int) -> None:
         """Count bytes before they go on: up is 0, down is 1.
 
@@ -123,15 +128,18 @@ class Meter:
         """
         if direction == 0 and self.used[0] + size > self._up_cap:
             raise CapReached(f"more than {_mib(self._up_cap)} were sent over one connection")
+        self._require(direction, size)
+        self._day.add(direction, size)
+        self._total.add(direction, size)
+        self.used[direction] += size
+        self.active_at = self._clock()
+
+    def _require(self, direction: int, size: int) -> None:
         way = ("sent", "received")[direction]
         if self._day.left(direction) < size:
             raise CapReached(f"this conversation has {way} all it may within a day")
         if self._total.left(direction) < size:
             raise CapReached(f"all conversations together have {way} all they may within a day")
-        self._day.add(direction, size)
-        self._total.add(direction, size)
-        self.used[direction] += size
-        self.active_at = self._clock()
 
 
 def _mib(size: int) -> str:

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...policy.egress import EgressPolicy
-from ...policy.egress_names import NameRefused, Target, to_canonical_host
+from ...policy.egress import METHODS, EgressPolicy
+from ...policy.egress_names import Target
 from ...policy.egress_rules import Denial, EgressCaps
 from . import answers
 from .budgets import CapReached, Meter
 from .client_hello import HelloRefused, find_server_name
 from .dialer import AddressRefused, Dial, dial_vetted
 from .fetch import MAX_ANSWER_HEAD_BYTES, to_closing_answer, to_request
-from .head import HEAD_END, MAX_HEAD_BYTES, HeadRefused, RequestHead, parse_head
+from .head import (
+    HEAD_END,
+    HeadRefused,
+    RequestHead,
+    parse_head,
+    require_no_body,
+    require_possible,
+)
 from .log_line import Account
 from .resolver import Resolve
 from .splice import DOWN, UP, SpliceEnded, splice
@@ -110,20 +118,18 @@ class Connection:
         try:
             async with asyncio.timeout(self._out.caps.head_seconds):
                 while (end := data.find(HEAD_END)) < 0:
-                    if len(data) > MAX_HEAD_BYTES:
-                        raise Refused("the request's head is too long", 431)
+                    require_possible(data)
                     piece = await loop.sock_recv(self._client, _READ_BYTES)
                     if not piece:
                         if not data:
                             return None
                         raise Refused("the request's head has no end", 400)
                     data += piece
+            end += len(HEAD_END)
+            self._rest = data[end:]
+            return parse_head(data[:end])
         except TimeoutError:
             raise Refused("the request's head came too slowly", 408) from None
-        end += len(HEAD_END)
-        self._rest = data[end:]
-        try:
-            return parse_head(data[:end])
         except HeadRefused as exc:
             raise Refused(str(exc), exc.status) from None
 
@@ -132,9 +138,14 @@ class Connection:
         decision = self._out.policy.decide(head.method, head.target)
         self.account.named = decision.named
         if decision.target is None:
-            raise Refused(
-                decision.reason, 403 if head.method in ("CONNECT", "GET", "HEAD") else 405
-            )
+            raise Refused(decision.reason, 403 if head.method in METHODS else 405)
+        try:
+            require_no_body(head)
+            self._meter.require_some()
+        except HeadRefused as exc:
+            raise Refused(str(exc), exc.status) from None
+        except CapReached as exc:
+            raise Refused(str(exc)) from None
         upstream = await self._dial(decision.target, tunnel=head.method == "CONNECT")
         try:
             self.account.verdict = "allow"
@@ -150,10 +161,13 @@ class Connection:
         try:
             async with asyncio.timeout(self._out.caps.connect_seconds):
                 if self._out.upstream is None:
-                    addresses = await self._out.resolve(target.host)
-                    self.account.address = addresses[0] if addresses else ""
+                    addresses = await self._resolve(target.host)
                     return await dial_vetted(
-                        self._out.dial, self._out.policy.addresses, addresses, target.port
+                        self._out.dial,
+                        self._out.policy.addresses,
+                        addresses,
+                        target.port,
+                        self._out.caps.connect_seconds,
                     )
                 self.account.address = "upstream"
                 sock = await self._out.upstream.connect(self._out.resolve)
@@ -169,7 +183,17 @@ class Connection:
         except TimeoutError:
             raise Failed("it does not answer", 504) from None
         except OSError as exc:
-            raise Failed(f"it cannot be reached ({exc.strerror or exc})", 502) from None
+            # Not the library's words: they have addresses of the inside of the site.
+            why = os.strerror(exc.errno) if exc.errno else "no answer"
+            raise Failed(f"it cannot be reached ({why})", 502) from None
+
+    async def _resolve(self, host: str) -> list[str]:
+        try:
+            addresses = await self._out.resolve(host)
+        except OSError:
+            raise Failed("its name cannot be resolved", 502) from None
+        self.account.address = addresses[0] if addresses else ""
+        return addresses
 
     async def _serve_tunnel(self, upstream: socket.socket, target: Target) -> None:
         loop = asyncio.get_running_loop()
@@ -207,11 +231,7 @@ class Connection:
                     data += piece
         except TimeoutError:
             raise HelloRefused("the tunnel's TLS greeting came too slowly") from None
-        try:
-            same = to_canonical_host(name) == host
-        except NameRefused:
-            same = False
-        if not same:
+        if name.lower() != host:
             raise HelloRefused("the tunnel's TLS greeting names another host (SNI)")
         return data
 

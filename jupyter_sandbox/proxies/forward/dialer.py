@@ -35,9 +35,14 @@ async def dial_tcp(address: str, port: int) -> socket.socket:
 
 
 async def dial_vetted(
-    dial: Dial, policy: AddressPolicy, addresses: list[str], port: int
+    dial: Dial, policy: AddressPolicy, addresses: list[str], port: int, seconds: float
 ) -> socket.socket:
     """Connect to the first of the addresses that answers, if all of them may be connected to.
+
+    Parameters
+    ----------
+    seconds : float
+        For all; each has its share, so that a dead route does not use up the others' time.
 
     Raises
     ------
@@ -55,7 +60,11 @@ async def dial_vetted(
     failure = OSError("no address")
     for address in addresses:
         try:
-            sock = await dial(address, port)
+            async with asyncio.timeout(seconds / len(addresses)):
+                sock = await dial(address, port)
+        except TimeoutError:
+            failure = OSError("no answer")
+            continue
         except OSError as exc:
             failure = exc
             continue

@@ -15,8 +15,10 @@ HEAD_END = b"\r\n\r\n"
 _MAX_HEADERS = 100
 _REQUEST_LINE = re.compile(r"([A-Z]{1,16}) ([!-~]+) HTTP/1\.[01]")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~\t]*)")
-_BODY_HEADERS = ("content-length", "transfer-encoding", "expect", "trailer", "te", "upgrade")
-_SINGLE_HEADERS = ("host", "range", "if-range", "user-agent", "proxy-authorization")
+_BODY_HEADERS = ("content-length", "transfer-encoding", "expect", "trailer", "upgrade")
+_SINGLE_HEADERS = ("host", "content-length", "range", "if-range", "user-agent")
+# What may stand in no head: control characters but CR LF and tab, bytes beyond ASCII, a lone LF.
+_IMPOSSIBLE = re.compile(rb"[^\t\r\n -~]|(?<!\r)\n|\r(?=[^\n])")
 
 
 class HeadRefused(ValueError):
@@ -46,6 +48,20 @@ class RequestHead:
         return next((value for key, value in self.headers if key == name), "")
 
 
+def require_possible(data: bytes) -> None:
+    """Refuse the beginning of a head that cannot become one, so that nobody waits for the rest.
+
+    Raises
+    ------
+    HeadRefused
+        It is another protocol, or has stray control characters.
+    """
+    if len(data) > MAX_HEAD_BYTES:
+        raise HeadRefused("the request's head is too long", 431)
+    if _IMPOSSIBLE.search(data):
+        raise HeadRefused("the request's head has bytes that no head has, or bare line ends")
+
+
 def parse_head(data: bytes) -> RequestHead:
     """Read a head that ends with its empty line.
 
@@ -54,25 +70,33 @@ def parse_head(data: bytes) -> RequestHead:
     HeadRefused
         It breaks the rule above.
     """
-    if len(data) > MAX_HEAD_BYTES:
-        raise HeadRefused("the request's head is too long", 431)
+    require_possible(data)
     if not data.endswith(HEAD_END):
         raise HeadRefused("the request's head has no end")
-    try:
-        text = data[: -len(HEAD_END)].decode("ascii")
-    except UnicodeDecodeError:
-        raise HeadRefused("the request's head is not ASCII") from None
-    first, *rest = text.split("\r\n")
-    if "\r" in text.replace("\r\n", "") or "\n" in text.replace("\r\n", "") or "\0" in text:
-        raise HeadRefused("the request's head has stray control characters")
+    first, *rest = data[: -len(HEAD_END)].decode("ascii").split("\r\n")
     match = _REQUEST_LINE.fullmatch(first)
     if match is None:
         raise HeadRefused("the request line is not one of HTTP/1.0 or HTTP/1.1")
     if len(rest) > _MAX_HEADERS:
         raise HeadRefused("the request has too many headers", 431)
-    head = RequestHead(match[1], match[2], tuple(_header(line) for line in rest))
-    _require_no_body(head)
-    return head
+    return RequestHead(match[1], match[2], tuple(_header(line) for line in rest))
+
+
+def require_no_body(head: RequestHead) -> None:
+    """Refuse what announces a body, another protocol, or says one thing twice.
+
+    Raises
+    ------
+    HeadRefused
+        It does.
+    """
+    names = [name for name, _ in head.headers]
+    for name in _BODY_HEADERS:
+        if name in names and not (name == "content-length" and head.first(name) == "0"):
+            raise HeadRefused("requests with a body or an upgrade are not allowed")
+    for name in _SINGLE_HEADERS:
+        if names.count(name) > 1:
+            raise HeadRefused("the request repeats a header that may stand once only")
 
 
 def _header(line: str) -> tuple[str, str]:
@@ -80,13 +104,3 @@ def _header(line: str) -> tuple[str, str]:
     if match is None:
         raise HeadRefused("the request has a malformed header line")
     return match[1].lower(), match[2].rstrip(" \t")
-
-
-def _require_no_body(head: RequestHead) -> None:
-    names = [name for name, _ in head.headers]
-    for name in _BODY_HEADERS:
-        if name in names and not (name == "content-length" and head.first(name) == "0"):
-            raise HeadRefused("requests with a body or an upgrade are not allowed")
-    for name in (*_SINGLE_HEADERS, "content-length"):
-        if names.count(name) > 1:
-            raise HeadRefused("the request repeats a header that may stand once only")

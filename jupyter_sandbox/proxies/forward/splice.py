@@ -13,7 +13,7 @@ import time
 
 from .budgets import Meter
 
-_BUFFER_BYTES = 64 * 1024
+_BUFFER_BYTES = (16 * 1024, 64 * 1024)  # up, down
 _TURNS = 4  # pieces of one flow before another flow has its turn
 _HALF_CLOSED_SECONDS = 10.0
 UP, DOWN = 0, 1
@@ -63,31 +63,29 @@ async def splice(
         if flows:
             await _wait(flows, _HALF_CLOSED_SECONDS)
     finally:
-        for flow in flows:
-            flow.cancel()
-        if flows:
-            await asyncio.wait(flows)  # their readers are off the loop before the sockets close
+        await _cancel(flows)  # their readers are off the loop before the sockets close
 
 
 async def _wait(flows: set[asyncio.Task[None]], seconds: float) -> set[asyncio.Task[None]]:
     """Give the flows that still go on; raise what one ended with."""
     done, going = await asyncio.wait(flows, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        for flow in done:
-            flow.result()
-    except BaseException:
-        for flow in going:
-            flow.cancel()
-        if going:
-            await asyncio.wait(going)
-        raise
+    errors = [error for flow in done if (error := flow.exception()) is not None]
+    if errors:
+        await _cancel(going)
+        raise errors[0]
     return going
+
+
+async def _cancel(flows: set[asyncio.Task[None]]) -> None:
+    for flow in flows:
+        flow.cancel()
+    await asyncio.gather(*flows, return_exceptions=True)
 
 
 async def carry(source: socket.socket, sink: socket.socket, meter: Meter, direction: int) -> None:
     """Carry one direction to its end, and tell the sink that it has ended."""
     loop = asyncio.get_running_loop()
-    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    buffer = memoryview(bytearray(_BUFFER_BYTES[direction]))
     turns = 0
     while size := await loop.sock_recv_into(source, buffer):
         meter.count(direction, size)
