@@ -1,7 +1,6 @@
 """The egress process with names that tests choose: started by tests only, as `python -m`.
 
-Takes a JSON object of names to lists of addresses. Names that begin with ``flip.`` give the first
-list of answers first and the others later. With ``--record FILE`` nothing is connected to: each
+Takes a JSON object of names to lists of addresses; of a list of lists each look-up takes the next. With ``--record FILE`` nothing is connected to: each
 attempt is one line in the file.
 """
 
@@ -23,7 +22,7 @@ async def resolve(host: str) -> list[str]:
     if host not in ANSWERS:
         raise OSError("no such name")
     answer = ANSWERS[host]
-    if isinstance(answer[0], list):
+    if answer and isinstance(answer[0], list):
         return answer.pop(0) if len(answer) > 1 else answer[0]
     return answer
 
