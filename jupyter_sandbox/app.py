@@ -20,7 +20,10 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
 from traitlets import Bool, Enum, Float, TraitError, Unicode, default
+from traitlets import Callable as TraitCallable
+from traitlets import Set as TraitSet
 
+from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
@@ -32,9 +35,11 @@ from .engines.bubblewrap import BubblewrapEngine
 from .engines.docker import DockerEngine
 from .engines.selection import Choice, choose
 from .errors import Unavailable
+from .models import Caller
+from .policy.access_text import POLICY_NAME
 from .policy.certificates import BundleRefused
 from .policy.egress_rules import EgressRules
-from .policy.ownership import owner_of
+from .policy.ownership import CONSTANT_OWNER, owner_of
 from .proxies.client_hosts import find_preset_rules
 from .routes import ROUTES
 from .sandbox.client_settings import client_environment, prepare_site_files, read_trusted
@@ -120,6 +125,24 @@ class SandboxApp(ExtensionApp):
         help="Whose conversations are: `auto` takes one constant owner on a server with a single "
         "token or password (its user names are random), and the user name under JupyterHub or "
         "another identity provider of several users.",
+    ).tag(config=True)
+
+    policy_file = Unicode(
+        help="File of flags and grants: JSON that switches the sandbox on or off and gives or "
+        "takes chat access by user or group. A change counts at once. Default: `policy.json` in "
+        "`data_dir`; without that file the sandbox is on, for everybody."
+    ).tag(config=True)
+    administrators = TraitSet(
+        Unicode(),
+        help="Owners who may read and change flags and grants over REST. Under JupyterHub its "
+        "administrators may too, and so may whoever logs in on a server with a single owner.",
+    ).tag(config=True)
+    groups_hook = TraitCallable(
+        None,
+        allow_none=True,
+        help="Function of a handler that gives the names of the caller's groups, for grants; it "
+        "is called at every request, on the server's loop. Default: the groups that JupyterHub "
+        "tells of the user.",
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
@@ -264,7 +287,8 @@ class SandboxApp(ExtensionApp):
             sweeping=Sweeping(database, records, vault, placing, self.log),
             limits=self._limits,
             guidance=lambda: guidance(self._limits, network=network_text(way_out.allowed)),
-            owner_of=self._owner_of,
+            access=AccessFile(Path(self.policy_file or data_dir / POLICY_NAME), self.log),
+            caller_of=self._caller_of,
         )
 
     async def _find_rules(self) -> EgressRules:
@@ -291,12 +315,20 @@ class SandboxApp(ExtensionApp):
         is_set = "state_dir" in self.config.BubblewrapEngine
         return {} if is_set else {"state_dir": data_dir / "bubblewrap"}
 
-    def _owner_of(self, handler: JupyterHandler) -> str:
-        provider = type(handler.identity_provider)
+    def _caller_of(self, handler: JupyterHandler) -> Caller:
+        user, provider = handler.current_user, type(handler.identity_provider)
         single_secret = provider in (IdentityProvider, PasswordIdentityProvider) or (
             provider.__name__ == "LegacyIdentityProvider"
         )
-        return owner_of(handler.current_user.username, single_secret, self.owner_mode)
+        owner = owner_of(user.username, single_secret, self.owner_mode)
+        of_hub = getattr(user, "hub_user", None) or {}  # jupyterhub.singleuser.extension
+        groups = (
+            of_hub.get("groups") or () if self.groups_hook is None else self.groups_hook(handler)
+        )
+        is_administrator = (
+            owner == CONSTANT_OWNER or bool(of_hub.get("admin")) or owner in self.administrators
+        )
+        return Caller(owner, frozenset(groups), is_administrator)
 
 
 def _make_private(directory: Path) -> None:

@@ -5,6 +5,7 @@
     SandboxError                      message is safe to show; detail is for the log
     ├── ToolError                     the model: arguments, path, match, timeout, kernel died
     ├── AccessError                   the caller
+    │   ├── FeatureOff                  503: switched off, decided before any look-up
     │   ├── Forbidden                   403: no chat access, decided before any look-up
     │   └── NotFound                    404: missing and somebody else's alike
     ├── InvalidRequest                the caller: a malformed body or query (400 / 422)
@@ -57,6 +58,12 @@ class AccessError(SandboxError):
     """What the caller may not do."""
 
     code = "forbidden"
+
+
+class FeatureOff(AccessError):
+    """The sandbox is switched off on this server (503)."""
+
+    code = "feature_off"
 
 
 class Forbidden(AccessError):

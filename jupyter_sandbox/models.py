@@ -32,6 +32,15 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Caller:
+    """Who asks: whose conversations, in which groups, and whether they administer the server."""
+
+    owner: str
+    groups: frozenset[str] = frozenset()
+    is_administrator: bool = False
+
+
+@dataclass(frozen=True)
 class Areas:
     """Where the areas of SPEC.md 2 lie inside the sandbox: absolute paths without a final slash."""
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from jupyter_server.base.handlers import JupyterHandler
 
+from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversations import Conversations
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .engines.base import Engine
-from .models import Limits
+from .models import Caller, Limits
 from .stores.database import Database
 from .stores.file_store import FileStore
 from .tools.calls import Calls
@@ -25,10 +26,12 @@ class Services:
 
     Attributes
     ----------
-    owner_of : callable
-        Gives the owner that the caller of a handler acts for.
     guidance : callable
         Gives the text for an assistant's system instructions, as it is now.
+    access : AccessFile
+        Flags and grants.
+    caller_of : callable
+        Gives who asks through a handler.
     engine_reason : str
         Why this engine was chosen, or why there is none; safe to show.
     """
@@ -46,4 +49,5 @@ class Services:
     sweeping: Sweeping
     limits: Limits
     guidance: Callable[[], str]
-    owner_of: Callable[[JupyterHandler], str]
+    access: AccessFile
+    caller_of: Callable[[JupyterHandler], Caller]

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "services": {"tools", "conversations", _INTERFACE, *_GROUND, *_ASKED},
     "settings": {_INTERFACE, "policy", *_GROUND},
     "demo": set(),  # it speaks HTTP, as any assistant does
-    "cli": {"demo", "stores", "policy", "__init__", *_GROUND},
+    "cli": {"demo", "policy", "stores", "__init__", *_GROUND},
     "testing": {"engines", "sandbox", "conversations", "tools", *_GROUND, *_ASKED},
     "app": {
         *("routes", "tools", "conversations", "sandbox", "engines", "services", "settings"),

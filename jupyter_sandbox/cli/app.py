@@ -26,6 +26,18 @@ class SandboxCLI(JupyterApp):
             "jupyter_sandbox.cli.rotate_key.RotateKeyApp",
             "Make a new master key for the stored files.",
         ),
+        "enable": (
+            "jupyter_sandbox.cli.policy.EnableApp",
+            "Switch the sandbox on, for everybody who has chat access.",
+        ),
+        "disable": (
+            "jupyter_sandbox.cli.policy.DisableApp",
+            "Switch the sandbox off; nothing is lost.",
+        ),
+        "policy": (
+            "jupyter_sandbox.cli.policy.PolicyApp",
+            "Check the file of flags and grants (`policy check`).",
+        ),
         "mcp": (
             "jupyter_sandbox.cli.mcp.McpApp",
             "Give the tools to an MCP client over stdin and stdout.",

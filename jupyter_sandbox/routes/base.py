@@ -17,6 +17,7 @@ from tornado import web
 
 from ..errors import (
     AccessError,
+    FeatureOff,
     Forbidden,
     InvalidRequest,
     LimitExceeded,
@@ -25,7 +26,8 @@ from ..errors import (
     ToolError,
     Unavailable,
 )
-from ..models import ConversationRecord, JsonValue
+from ..models import Caller, ConversationRecord, JsonValue
+from ..policy.access import decide_chat_access, decide_feature
 
 if TYPE_CHECKING:
     from ..services import Services
@@ -48,6 +50,8 @@ def endpoint(
                 self.answer_error(401, "unauthenticated", "Log in, or send a token.")
                 return
             self.services = await self.settings["jupyter_sandbox"].ready()
+            if self.needs_access:
+                self.require_access()
             await method(self, *args, **kwargs)
         except SandboxError as exc:
             self.answer_sandbox_error(exc)
@@ -71,6 +75,8 @@ class SandboxHandler(APIHandler):
 
     services: Services
     max_body_bytes = MAX_BODY_BYTES
+    needs_access = True
+    """Whether the methods are for those with chat access only, while the feature is on."""
 
     def initialize(self, **kwargs: Any) -> None:
         """Take what the extension passes to each handler."""
@@ -111,10 +117,44 @@ class SandboxHandler(APIHandler):
         if getattr(self, "_jupyter_current_user", None) is not None:
             super().check_xsrf_cookie()
 
+    @functools.cached_property
+    def caller(self) -> Caller:
+        """Who asks."""
+        return self.services.caller_of(self)
+
     @property
     def owner(self) -> str:
         """The owner that the caller's conversations belong to."""
-        return self.services.owner_of(self)
+        return self.caller.owner
+
+    def require_access(self) -> None:
+        """Let a call go on if the feature is on and the caller has chat access.
+
+        The order is that of SPEC.md 4, and both are decided before any look-up. Decided once for a
+        call: what has begun completes, whatever is switched meanwhile.
+
+        Raises
+        ------
+        FeatureOff, Forbidden
+        """
+        policy = self.services.access.current()
+        feature = decide_feature(policy)
+        if not feature:
+            raise FeatureOff(sentence(feature.reason))
+        access = decide_chat_access(policy, self.caller)
+        if not access:
+            raise Forbidden(sentence(access.reason))
+
+    @property
+    def has_access(self) -> bool:
+        """Whether ``require_access`` would let the caller go on."""
+        policy = self.services.access.current()
+        return bool(decide_feature(policy) and decide_chat_access(policy, self.caller))
+
+    def require_administrator(self) -> None:
+        """Let administrators go on. Raises ``Forbidden`` for others."""
+        if not self.caller.is_administrator:
+            raise Forbidden("Only administrators of this server may do that.")
 
     async def find(self, conversation_id: str) -> ConversationRecord:
         """Give the caller's conversation, or raise ``NotFound``."""
@@ -192,6 +232,8 @@ class SandboxHandler(APIHandler):
         if exc.detail:
             self.log.warning("%s: %s (%s)", exc.code, exc.message, exc.detail)
         match exc:
+            case FeatureOff():
+                self.answer_error(503, exc.code, exc.message)
             case Forbidden():
                 self.answer_error(403, exc.code, exc.message)
             case NotFound() | AccessError():
@@ -211,3 +253,8 @@ class SandboxHandler(APIHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         message = getattr(error, "log_message", None) or self._reason
         self.answer_error(status_code, reason.get(status_code, "error"), str(message))
+
+
+def sentence(reason: str) -> str:
+    """Give a reason, which is a clause, as a sentence."""
+    return f"{reason[:1].upper()}{reason[1:]}."

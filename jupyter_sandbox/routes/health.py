@@ -19,6 +19,7 @@ class HealthHandler(SandboxHandler):
     """The engine, the limits, and with ``?deep=1`` five steps in a new conversation."""
 
     _track_activity = False
+    needs_access = False  # monitoring goes on while the feature is off; the steps need it
 
     @endpoint
     async def get(self) -> None:
@@ -26,6 +27,8 @@ class HealthHandler(SandboxHandler):
         deep = self.get_query_argument("deep", "0")
         if deep not in ("0", "1"):
             raise InvalidRequest("deep: must be 0 or 1.")
+        if deep == "1":
+            self.require_access()
         engine = await self._engine()
         ok = bool(engine["available"])
         report: dict[str, JsonValue] = {"ok": ok, "engine": engine}

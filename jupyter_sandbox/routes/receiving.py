@@ -69,6 +69,7 @@ class ReceivingHandler(SandboxHandler):
                 await self._refuse(401, "unauthenticated", "Log in, or send a token.")
                 return
             self.services = await self.settings["jupyter_sandbox"].ready()
+            self.require_access()
             await self.begin(**self.path_kwargs)
         except Exception as exc:
             await self._refuse_for(exc)

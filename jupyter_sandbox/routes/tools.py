@@ -17,6 +17,7 @@ class ToolsHandler(SandboxHandler):
     """The tools, for any assistant."""
 
     _track_activity = False
+    needs_access = False  # without it there are no tools: an answer that any assistant can use
 
     @endpoint
     async def get(self) -> None:
@@ -24,7 +25,7 @@ class ToolsHandler(SandboxHandler):
         wanted = self.get_query_argument("format", "anthropic")
         if wanted not in FORMATS:
             raise InvalidRequest(f"format: must be one of {', '.join(FORMATS)}.")
-        if not self.services.engine_available:
+        if not self.services.engine_available or not self.has_access:
             self.answer({"tools": [], "guidance": ""})
             return
         limits = self.services.limits

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from jupyter_server.utils import url_path_join
 
-from ...errors import LimitExceeded, SandboxError
+from ...errors import AccessError, LimitExceeded, SandboxError
 from ...models import Areas, ConversationRecord, JsonValue
 from ...tools.calls import Call
 from ...tools.registry import export, names
@@ -42,6 +42,8 @@ _SESSION_HEADER = "Mcp-Session-Id"
 class McpHandler(SandboxHandler):
     """The protocol's one address; it offers no stream of its own (GET) and ends no session."""
 
+    needs_access = False  # who has none finds no tools; a call made anyway is refused
+
     def initialize(self, **kwargs: Any) -> None:
         """Begin with a client that is there."""
         super().initialize(**kwargs)
@@ -61,6 +63,8 @@ class McpHandler(SandboxHandler):
         if not self._origin_is_ours():
             self.answer_error(403, "cross_origin", "Requests from this origin are refused.")
             return
+        if conversation_id:
+            self.require_access()
         record = await self.find(conversation_id) if conversation_id else None
         message = read_message(bytes(self._body), self.request.headers)
         if isinstance(message, Refusal):
@@ -117,10 +121,14 @@ class McpHandler(SandboxHandler):
         }
 
     def _guidance(self) -> str:
-        return self.services.guidance() if self.services.engine_available else ""
+        return self.services.guidance() if self._has_tools else ""
 
     def _tools(self) -> list[JsonValue]:
-        return export("mcp", self.services.limits) if self.services.engine_available else []
+        return export("mcp", self.services.limits) if self._has_tools else []
+
+    @property
+    def _has_tools(self) -> bool:
+        return self.services.engine_available and self.has_access
 
     async def _call(self, message: Message, record: ConversationRecord | None) -> None:
         name, arguments = message.params.get("name"), message.params.get("arguments")
@@ -130,6 +138,11 @@ class McpHandler(SandboxHandler):
             return
         if name not in names():
             self._error(message, messages.INVALID_PARAMS, f"Unknown tool: {name[:60]!r}")
+            return
+        try:
+            self.require_access()
+        except AccessError as exc:
+            self._result(message, error_result(f"Nothing was done: {exc.message}", exc.code))
             return
         if record is None:
             record = await self._own_conversation(message)

@@ -1,0 +1,56 @@
+"""``/sandbox/api/policy``: flags and grants, for administrators.
+
+The body is the file itself: what is not right is refused with the line and the reason, and what was
+in force stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from ..errors import InvalidRequest
+from ..models import JsonValue
+from ..policy.access_text import PolicyTextError
+from .base import SandboxHandler, endpoint
+
+
+class PolicyHandler(SandboxHandler):
+    """The policy in force."""
+
+    needs_access = False  # an administrator switches the feature on again
+
+    @endpoint
+    async def get(self) -> None:
+        """Give the file's document, and what is wrong with it if it is not what is in force."""
+        self.require_administrator()
+        self.answer(self._shape())
+
+    @endpoint
+    async def put(self) -> None:
+        """Replace it; it counts from the next request on."""
+        self.require_administrator()
+        try:
+            text = bytes(self._body).decode("utf-8")
+            await asyncio.to_thread(self.services.access.replace, text)
+        except UnicodeDecodeError as exc:
+            raise InvalidRequest("The body is not UTF-8.", status=400) from exc
+        except PolicyTextError as exc:
+            raise InvalidRequest(f"Nothing was changed. Line {exc.line}: {exc.reason}") from exc
+        self.log.info("policy: changed by %s", self.current_user.username)
+        self.answer(self._shape())
+
+    def _shape(self) -> dict[str, JsonValue]:
+        access = self.services.access
+        policy, text = access.current(), access.text()
+        problem = access.problem
+        document: JsonValue = None
+        if problem is None:
+            document = json.loads(text) if text.strip() else {}
+        return {
+            "policy": document,
+            "in_force": {"chat_sandbox": policy.chat_sandbox, "grants": len(policy.grants)},
+            "problem": None
+            if problem is None
+            else {"line": problem.line, "reason": problem.reason},
+        }
