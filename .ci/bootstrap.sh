@@ -8,8 +8,9 @@ set -euo pipefail
 LOG=${DOCKERD_LOG:-/var/log/jupyter-sandbox-dockerd.log}
 BASE=debian:bookworm-slim
 # chromium and a font of each kind: the tests in tests/browser.
-PACKAGES=(docker.io mmdebstrap bubblewrap ca-certificates debian-archive-keyring
+PACKAGES=(docker.io runsc mmdebstrap bubblewrap ca-certificates debian-archive-keyring
     chromium fonts-dejavu-core fonts-liberation)
+DAEMON_SETTINGS=/etc/docker/daemon.json
 
 say() { echo "bootstrap: $*"; }
 
@@ -39,6 +40,27 @@ remove_stale_pid_file() {
     pid=$(cat "$file")
     [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$name" ] || rm -f "$file"
 }
+
+# Make Docker know gVisor as the runtime "runsc". dockerd takes new runtimes on SIGHUP, without a
+# restart. host-uds: the guest connects to the server's socket. network: Debian's runsc of 2022 takes
+# every network namespace of a new kernel for the host's and refuses; sandboxes have no network anyway.
+register_gvisor() {
+    [ -f "$DAEMON_SETTINGS" ] && grep -q '"runsc"' "$DAEMON_SETTINGS" && return
+    say "registering runsc in $DAEMON_SETTINGS"
+    mkdir -p "$(dirname "$DAEMON_SETTINGS")"
+    python3 - "$DAEMON_SETTINGS" <<'END'
+import json, pathlib, sys
+path = pathlib.Path(sys.argv[1])
+settings = json.loads(path.read_text()) if path.exists() else {}
+settings.setdefault("runtimes", {})["runsc"] = {
+    "path": "/usr/bin/runsc",
+    "runtimeArgs": ["--host-uds=open", "--network=none"],
+}
+path.write_text(json.dumps(settings, indent=2) + "\n")
+END
+}
+
+knows_gvisor() { docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q '"runsc"'; }
 
 # Up to 60 seconds; gives up at once when the daemon has ended (pid 0: one that we did not start).
 wait_for_docker() {
@@ -100,6 +122,7 @@ if [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 install_packages
+register_gvisor
 if ! docker_answers; then
     pid=$(cat /var/run/docker.pid 2>/dev/null || echo 0)
     if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ]; then
@@ -108,6 +131,15 @@ if ! docker_answers; then
     else
         start_docker
     fi
+fi
+if ! knows_gvisor; then  # a daemon that was running already
+    pid=$(cat /var/run/docker.pid 2>/dev/null || echo 0)
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] && kill -HUP "$pid"
+    for _ in $(seq 20); do
+        knows_gvisor && break
+        sleep 0.5
+    done
+    knows_gvisor || { say "Docker does not know the runtime runsc of $DAEMON_SETTINGS"; exit 1; }
 fi
 make_base_image
 say "ready: Docker $(docker version --format '{{.Server.Version}}'), $BASE"

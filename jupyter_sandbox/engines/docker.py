@@ -25,6 +25,7 @@ from .docker_flags import (
     DockerSettings,
     container_name,
     create_config,
+    own_kernel,
 )
 
 _THREADS = 8
@@ -230,11 +231,15 @@ class DockerEngine(ConfigurableEngine):
         found = self._look(sandbox_id)
         if found is None or found["State"]["Status"] not in _STATES:
             raise Unavailable("there is no running sandbox")
-        return enforcement(found, str(self._facts.get("DefaultRuntime", "")))
+        return enforcement(found, self._runtime())
 
     def _remove(self, sandbox_id: str) -> None:
         client = self._connect()
         deadline = time.monotonic() + _REMOVE_SECONDS
+        if self._settings is not None and self._settings.has_own_kernel:
+            # A paused gVisor takes no KILL: the service would wait 10 s for its end and give up.
+            with contextlib.suppress(Unavailable), self._translated("thaw the sandbox"):
+                client.unpause(container_name(sandbox_id))
         while True:
             with self._translated("remove the sandbox"):
                 try:
@@ -286,11 +291,15 @@ class DockerEngine(ConfigurableEngine):
                 self._settings = DockerSettings(
                     image=self.image,
                     oci_runtime=self.oci_runtime,
+                    has_own_kernel=bool(own_kernel(self._runtime())),
                     api_version=tuple(int(part) for part in client.api_version.split(".")),
                     limits_swap=bool(self._facts.get("SwapLimit", True)),
                 )
                 self._client = client
             return self._client
+
+    def _runtime(self) -> str:
+        return self.oci_runtime or str(self._facts.get("DefaultRuntime", ""))
 
     def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
         from .docker_errors import translated

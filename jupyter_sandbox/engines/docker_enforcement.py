@@ -6,34 +6,30 @@ processes of a sandbox are not the host's: of them only the control group can be
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..models import Enforced, Strength
+from .docker_flags import own_kernel
 from .read_back import in_order, not_enforced, read_back
 
 _ASKED = "asked of the service; out of sight from here"
-_OWN_KERNELS = {
-    "runsc": "gVisor: system calls go to a kernel of its own",
-    "kata": "Kata: a virtual machine",
-}
 
 
 def enforcement(found: dict[str, Any], default_runtime: str) -> tuple[Enforced, ...]:
     """Give what holds a running container, from what ``inspect`` says of it."""
     runtime = found["HostConfig"].get("Runtime") or default_runtime
-    own_kernel = next((text for name, text in _OWN_KERNELS.items() if name in runtime), "")
+    kernel = own_kernel(runtime)
     asked = _asked(found["HostConfig"])
     pid = int(found["State"]["Pid"])
     seen = read_back(pid) if is_visible(pid, found["Id"]) else []
-    if own_kernel:  # seen is the process that plays the kernel, not what runs in it
+    if kernel:  # seen is the process that plays the kernel, not what runs in it
         inside = ("file_size", "open_files", "system_calls", "capabilities", "user", "network")
         seen = [each for each in seen if each.limit not in inside]
-        asked += [
-            Enforced("system_calls", Strength.ENFORCED, own_kernel),
-            Enforced("user", Strength.ENFORCED, f"{own_kernel}; root inside is root of that only"),
-        ]
-    return in_order([_kernel(runtime, own_kernel), _disk(), *seen, *asked])
+        seen = [*map(_of_the_whole, seen), Enforced("system_calls", Strength.ENFORCED, kernel)]
+        seen.append(Enforced("user", Strength.ENFORCED, "root inside is root of that kernel only"))
+    return in_order([_kernel(runtime, kernel), _disk(), *seen, *asked])
 
 
 def is_visible(pid: int, container_id: str) -> bool:
@@ -44,9 +40,17 @@ def is_visible(pid: int, container_id: str) -> bool:
         return False
 
 
-def _kernel(runtime: str, own_kernel: str) -> Enforced:
-    if own_kernel:
-        return Enforced("kernel", Strength.ENFORCED, own_kernel, runtime)
+def _of_the_whole(enforced: Enforced) -> Enforced:
+    """Say that these limits end the sandbox: the host sees its kernel, no process inside."""
+    if enforced.limit not in ("memory", "processes"):
+        return enforced
+    mechanism = f"{enforced.mechanism}; the whole sandbox ends at it"
+    return replace(enforced, strength=Strength.WEAKER, mechanism=mechanism)
+
+
+def _kernel(runtime: str, kernel: str) -> Enforced:
+    if kernel:
+        return Enforced("kernel", Strength.ENFORCED, kernel, runtime)
     return Enforced("kernel", Strength.WEAKER, "the host's kernel is shared", runtime)
 
 

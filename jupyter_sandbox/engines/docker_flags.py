@@ -8,6 +8,7 @@ the same); of the choices: the project's security reference, section 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..models import JsonValue
 from .base import DIAL_TARGET, SandboxSpec
@@ -32,6 +33,15 @@ CAPABILITIES = (
 )
 
 
+_OWN_KERNELS = {
+    "runsc": "gVisor: system calls go to a kernel of its own",
+    "kata": "Kata: a virtual machine",
+}
+_KERNEL_TASKS = 256
+_TASKS_PER_PROCESS = 8
+_ETC = Path(__file__).parent / "etc"
+
+
 @dataclass(frozen=True)
 class DockerSettings:
     """What of the daemon and of the engine's traits decides how containers are made.
@@ -42,6 +52,8 @@ class DockerSettings:
         Name or digest; never pulled.
     oci_runtime : str
         ``"runsc"`` for gVisor; "" for the daemon's default.
+    has_own_kernel : bool
+        Whether that runtime puts a kernel of its own between (``own_kernel``).
     api_version : tuple of int
         That both sides speak, e.g. ``(1, 41)``.
     limits_swap : bool
@@ -50,8 +62,14 @@ class DockerSettings:
 
     image: str
     oci_runtime: str = ""
+    has_own_kernel: bool = False
     api_version: tuple[int, ...] = (1, 41)
     limits_swap: bool = True
+
+
+def own_kernel(runtime: str) -> str:
+    """Say in words which kernel of its own a runtime of this name has; "" for none."""
+    return next((text for name, text in _OWN_KERNELS.items() if name in runtime), "")
 
 
 def container_name(sandbox_id: str) -> str:
@@ -126,7 +144,7 @@ def _limits(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonValue]
     limits: dict[str, JsonValue] = {
         "Memory": resources.memory_bytes,
         "NanoCpus": int(resources.cpus * 1_000_000_000),
-        "PidsLimit": resources.processes,  # threads count too: a fork bomb ends here
+        "PidsLimit": _processes(spec, settings),
         "OomScoreAdj": 500,  # when the host runs out of memory, a sandbox goes before the server
         "ShmSize": resources.shm_bytes,
         "Ulimits": [
@@ -141,8 +159,21 @@ def _limits(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonValue]
     return limits
 
 
+def _processes(spec: SandboxSpec, settings: DockerSettings) -> int:
+    """Give the number of the host's tasks; threads count too: a fork bomb ends here."""
+    if not settings.has_own_kernel:
+        return spec.resources.processes
+    # gVisor has some 50 tasks itself and, on its ptrace platform, 7 for each process inside; it
+    # ends when it gets no more, and the sandbox with it: so these must do for what is allowed.
+    return _KERNEL_TASKS + _TASKS_PER_PROCESS * spec.resources.processes
+
+
 def _mounts(spec: SandboxSpec) -> list[JsonValue]:
-    mounts = {mount.target: mount.source for mount in spec.mounts} | {DIAL_TARGET: spec.dial_dir}
+    # Instead of these three the service would mount writable files of the host's disk, which no
+    # limit on the container's layer counts.
+    mounts = {f"/etc/{name}": _ETC / name for name in ("hosts", "hostname", "resolv.conf")}
+    mounts |= {mount.target: mount.source for mount in spec.mounts}
+    mounts |= {DIAL_TARGET: spec.dial_dir}
     return [
         {
             # Unlike "Binds", a mount whose source is missing is refused, not made by root.

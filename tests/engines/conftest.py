@@ -22,14 +22,21 @@ def _docker(root: Path) -> Engine:
     return DockerEngine()
 
 
+def _gvisor(root: Path) -> Engine:
+    return DockerEngine(oci_runtime="runsc")
+
+
 def _fake(root: Path) -> Engine:
     return FakeEngine(root / "fake")
 
 
-ISOLATING = [
-    pytest.param(("docker", _docker), id="docker", marks=pytest.mark.docker),
-    pytest.param(("bubblewrap", _bubblewrap), id="bubblewrap", marks=pytest.mark.bubblewrap),
-]
+DOCKER = pytest.param(("docker", _docker), id="docker", marks=pytest.mark.docker)
+GVISOR = pytest.param(("gvisor", _gvisor), id="gvisor", marks=pytest.mark.docker)
+BUBBLEWRAP = pytest.param(
+    ("bubblewrap", _bubblewrap), id="bubblewrap", marks=pytest.mark.bubblewrap
+)
+FAKE = pytest.param(("fake", _fake), id="fake")
+ISOLATING = [DOCKER, GVISOR, BUBBLEWRAP]
 if os.geteuid() == 0:  # otherwise "bubblewrap" is an ordinary user's already
     ISOLATING.append(
         pytest.param(
@@ -38,7 +45,7 @@ if os.geteuid() == 0:  # otherwise "bubblewrap" is an ordinary user's already
             marks=pytest.mark.bubblewrap,
         )
     )
-ALL = [*ISOLATING, pytest.param(("fake", _fake), id="fake")]
+ALL = [*ISOLATING, FAKE]
 
 
 def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
@@ -50,9 +57,13 @@ def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 lab = pytest.fixture(params=ALL)(_lab)
 isolating_lab = pytest.fixture(params=ISOLATING)(_lab)
-docker_lab = pytest.fixture(params=ISOLATING[:1])(_lab)
-bubblewrap_lab = pytest.fixture(params=ISOLATING[1:2])(_lab)
-# Those whose limits are control groups wherever the tests run as root.
-grouped_lab = pytest.fixture(params=ISOLATING[:2])(_lab)
+# Those whose system calls the host's kernel answers.
+filtered_lab = pytest.fixture(params=[each for each in ISOLATING if each is not GVISOR])(_lab)
+container_lab = pytest.fixture(params=[DOCKER, GVISOR])(_lab)
+gvisor_lab = pytest.fixture(params=[GVISOR])(_lab)
+bubblewrap_lab = pytest.fixture(params=[BUBBLEWRAP])(_lab)
+# Those whose limits are control groups wherever the tests run as root, and of whose processes the
+# host's kernel tells (of gVisor's end Docker mostly does not know that it was for memory).
+grouped_lab = pytest.fixture(params=[DOCKER, BUBBLEWRAP])(_lab)
 # All but the one in another process, to which a cancellation here does not reach.
-local_lab = pytest.fixture(params=[*ISOLATING[:2], ALL[-1]])(_lab)
+local_lab = pytest.fixture(params=[DOCKER, GVISOR, BUBBLEWRAP, FAKE])(_lab)

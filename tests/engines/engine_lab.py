@@ -87,6 +87,11 @@ class Lab:
         (self.bundle / "probe_guest.py").chmod(0o644)
         self.engine = self.new_engine()
 
+    @property
+    def has_containers(self) -> bool:
+        """Whether its sandboxes are containers of an image, not processes with the host's files."""
+        return self.name in ("docker", "gvisor")
+
     def directory(self, name: str) -> Path:
         path = self.root / name
         path.mkdir()

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from jupyter_sandbox.engines.base import Mount, Resources, SandboxSpec
-from jupyter_sandbox.engines.docker_flags import DockerSettings, container_name, create_config
+from jupyter_sandbox.engines.docker_flags import (
+    DockerSettings,
+    container_name,
+    create_config,
+    own_kernel,
+)
 
 SPEC = SandboxSpec(
     sandbox_id="0123456789ab",
@@ -70,7 +75,9 @@ def test_it_never_asks_for_anything_of_the_hosts(name: str):
 
 def test_every_mount_is_read_only_and_private():
     mounts = {mount["Target"]: mount for mount in host_config()["Mounts"]}
-    assert set(mounts) == {"/opt/jupyter-sandbox", "/run/jupyter-sandbox/dial"}
+    ours = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}  # else the service's, writable
+    assert set(mounts) == {"/opt/jupyter-sandbox", "/run/jupyter-sandbox/dial"} | ours
+    assert all(Path(mounts[target]["Source"]).is_file() for target in ours)
     assert all(mount["ReadOnly"] is True for mount in mounts.values())
     assert {mount["BindOptions"]["Propagation"] for mount in mounts.values()} == {"rprivate"}
     assert mounts["/run/jupyter-sandbox/dial"]["Source"] == "/run/jsbx/dial"
@@ -100,6 +107,17 @@ def test_a_kernel_that_does_not_count_swap_is_not_asked_to_limit_it():
 def test_the_control_group_namespace_is_private_where_the_api_knows_it(version, private):
     config = host_config(api_version=version)
     assert config.get("CgroupnsMode") == ("private" if private else None)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "own"), [("runsc", True), ("runsc-kvm", True), ("crun", False)]
+)
+def test_a_kernel_of_its_own_is_known_by_the_runtimes_name(runtime: str, own: bool):
+    assert bool(own_kernel(runtime)) is own
+
+
+def test_a_kernel_of_its_own_gets_tasks_for_itself():
+    assert host_config(has_own_kernel=True)["PidsLimit"] == 256 + 8 * 100
 
 
 @pytest.mark.parametrize("runtime", ["", "runsc"])

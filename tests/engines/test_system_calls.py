@@ -1,4 +1,8 @@
-"""System calls that a hostile program tries, on every engine, and those that software needs."""
+"""System calls that a hostile program tries, and those that software needs.
+
+On every engine whose system calls the host's kernel answers. gVisor answers them itself, from its
+own code; what must work, works there too.
+"""
 
 import errno
 import platform
@@ -98,33 +102,35 @@ async def tried(lab: Lab, calls: list[tuple]) -> list[int]:
         return await probe.run(code, 60)
 
 
-async def test_the_filter_is_in_force_for_whatever_runs_inside(isolating_lab: Lab):
-    async with isolating_lab.running() as (spec, _):
-        pid = await host_pid(isolating_lab, spec.sandbox_id)
+async def test_the_filter_is_in_force_for_whatever_runs_inside(filtered_lab: Lab):
+    async with filtered_lab.running() as (spec, _):
+        pid = await host_pid(filtered_lab, spec.sandbox_id)
         with open(f"/proc/{pid}/status") as file:
             status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
         assert status["Seccomp"] == "2"
         assert status["NoNewPrivs"] == "1"
 
 
-async def test_what_reaches_for_the_host_is_refused(isolating_lab: Lab):
+async def test_what_reaches_for_the_host_is_refused(filtered_lab: Lab):
     calls = [each for each in REFUSED.values() if each[0] in NUMBERS]
-    answers = await tried(isolating_lab, calls)
+    answers = await tried(filtered_lab, calls)
     got = dict(zip(calls, answers, strict=True))
     assert {call: code for call, code in got.items() if code != errno.EPERM} == {}
 
 
 async def test_what_software_needs_works(isolating_lab: Lab):
-    answers = await tried(isolating_lab, list(NEEDED.values()))
-    assert dict(zip(NEEDED, answers, strict=True)) == dict.fromkeys(NEEDED, 0)
+    answers = dict(zip(NEEDED, await tried(isolating_lab, [*NEEDED.values()]), strict=True))
+    if isolating_lab.name == "gvisor":  # a kernel without audit: useradd goes on without it
+        assert answers.pop("audit, for useradd") == errno.EPROTONOSUPPORT
+    assert set(answers.values()) == {0}, answers
 
 
-async def test_clone3_is_answered_like_an_old_kernel_so_that_libc_uses_clone(isolating_lab: Lab):
-    assert await tried(isolating_lab, [("clone3", NOWHERE, 0)]) == [errno.ENOSYS]
+async def test_clone3_is_answered_like_an_old_kernel_so_that_libc_uses_clone(filtered_lab: Lab):
+    assert await tried(filtered_lab, [("clone3", NOWHERE, 0)]) == [errno.ENOSYS]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the other conventions are x86's")
-async def test_the_machines_other_calling_conventions_are_no_way_around(isolating_lab: Lab):
+async def test_the_machines_other_calling_conventions_are_no_way_around(filtered_lab: Lab):
     """``int 0x80`` has other numbers (and socketcall); x32 has a bit in the number."""
     x32 = (0x4000_0000 + 165, 0, 0, 0, 0, 0)
     compat = (
@@ -138,13 +144,13 @@ async def test_the_machines_other_calling_conventions_are_no_way_around(isolatin
         f"done = subprocess.run([sys.executable, '-c', {compat!r}], capture_output=True)\n"
         "result.append(done.returncode)\n"
     )
-    async with isolating_lab.running() as (_, probe):
+    async with filtered_lab.running() as (_, probe):
         by_x32, by_int_80 = await probe.run(code)
     assert by_x32 in (errno.ENOSYS, errno.EPERM, -31)  # SIGSYS with libseccomp
     assert by_int_80 == -31  # SIGSYS
 
 
-async def test_another_user_inside_gains_nothing_by_a_setuid_program_of_root(docker_lab: Lab):
+async def test_another_user_inside_gains_nothing_by_a_setuid_program_of_root(container_lab: Lab):
     code = (
         "import os, shutil, subprocess\n"
         "shutil.copy('/usr/bin/id', '/workspace/as-root'); os.chmod('/workspace/as-root', 0o4755)\n"
@@ -152,5 +158,5 @@ async def test_another_user_inside_gains_nothing_by_a_setuid_program_of_root(doc
         " text=True)\n"
         "result = done.stdout.strip()\n"
     )
-    async with docker_lab.running() as (_, probe):
+    async with container_lab.running() as (_, probe):
         assert await probe.run(code) == "65534"
