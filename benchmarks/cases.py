@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .arms import Arm, Sample, alternate, timed
 from .client import CaseFailed, SandboxClient
+from .egress import egress_arms
 from .floors import BareKernel, engine_start, host_command, host_command_to_file, tornado_echo
 from .server import BenchServer
 
@@ -24,6 +25,7 @@ _MIB_COMMAND = "head -c 1048576 /dev/zero | tr '\\0' x"
 _FLOOD_COMMAND = "yes | head -c 104857600"
 _LINE = "the quick brown fox jumps over the lazy dog {n:04}\n"
 _TEXT = "".join(_LINE.format(n=n) for n in range(105))[:5120]  # 5 kB in ordinary lines
+_DOWNLOAD_MIB = 64
 _PAUSE_SECONDS = 0.02
 _SETTLE_SECONDS = 1.5  # a new sandbox starts its Python kernel in the background a second later
 
@@ -209,7 +211,28 @@ def outputs(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     ]
 
 
-CASES: tuple[Case, ...] = (warm_bash, file_tools, outputs, warm_python, cold_bash, cold_python)
+def egress(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure the egress process by itself: a download, a refusal, a refusal beside a flood."""
+    with egress_arms(_DOWNLOAD_MIB) as arms, tornado_echo(_TEXT.encode()) as echo:
+        download = alternate(arms.download, arms.direct, plan.megabytes)
+        refusal = alternate(arms.refusal, echo, plan.files, block=5)
+        beside = alternate(arms.beside_flood, arms.alone, plan.cells)
+    return [
+        Row(server.engine, "egress, 64 MiB down", *download, "loopback TCP", 3.0),
+        Row(server.engine, "egress, a refusal", *refusal, "tornado echo", 3.0),
+        Row(server.engine, "the same beside a flood", *beside, "without the flood", 1.1),
+    ]
+
+
+CASES: tuple[Case, ...] = (
+    warm_bash,
+    file_tools,
+    outputs,
+    warm_python,
+    egress,
+    cold_bash,
+    cold_python,
+)
 
 
 @contextlib.contextmanager
