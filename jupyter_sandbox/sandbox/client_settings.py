@@ -37,6 +37,7 @@ _TRUSTED = (
     "CURL_CA_BUNDLE",
     "GIT_SSL_CAINFO",
     "NODE_EXTRA_CA_CERTS",
+    "NPM_CONFIG_CAFILE",  # over an npmrc that came with npm
     "CARGO_HTTP_CAINFO",
 )
 
