@@ -13,6 +13,7 @@ from .conversations import ConversationHandler, ConversationsHandler, InterruptH
 from .downloads import FileHandler, SharesHandler, ZipHandler
 from .health import HealthHandler
 from .mcp.handler import McpHandler
+from .openapi.handler import OpenApiHandler
 from .policy import PolicyHandler
 from .tools import CallHandler, CancelHandler, ToolCallHandler, ToolsHandler
 from .uploads import UploadHandler, UploadsHandler
@@ -43,6 +44,7 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     ),
     (rf"{_HERE}/api/contents(?P<path>/.*|)", ContentsHandler),
     (rf"{_HERE}/files/(?P<path>.+)", ContentsFileHandler),
+    (r"/sandbox/api/openapi\.json", OpenApiHandler),
     (r"/sandbox/api/policy", PolicyHandler),
     (r"/sandbox/mcp", McpHandler),
     (rf"/sandbox/c/{_ID}/mcp", McpHandler),

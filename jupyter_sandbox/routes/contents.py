@@ -59,13 +59,14 @@ class ConversationHandlerMixin(SandboxHandler):
         return self._manager
 
     def get_json_body(self) -> dict[str, Any] | None:
-        """Give the body, its fields of the right types; None if there is none."""
+        """Give the body, its text fields strings or absent; None if there is no body."""
         if not self._body.strip():
             return None
         body = self.json_body()
         self._body.clear()
         for name in _TEXT_FIELDS:
-            self.text_field(body, name)
+            if self.text_field(body, name) is None:
+                body.pop(name, None)  # null is absent
         return body
 
 

@@ -21,7 +21,13 @@ from tests.conftest import text_of
 
 USERS = ("alice", "bob", "carol", "dora")
 MISSING = "00000000-0000-4000-8000-000000000000"
-OPEN = {"/sandbox/api/tools", "/sandbox/mcp", "/sandbox/api/policy", "/sandbox/api/health"}
+OPEN = {
+    "/sandbox/api/tools",
+    "/sandbox/mcp",
+    "/sandbox/api/policy",
+    "/sandbox/api/health",
+    "/sandbox/api/openapi.json",
+}
 """Routes that say themselves what they give to whom; each has a test of its own."""
 
 NO_CAROL = {"grants": [{"src": {"users": ["carol"]}, "enable_chat_ui": False}]}
