@@ -158,7 +158,7 @@ async def test_a_foreign_conversation_answers_as_a_missing_one_does(user):
 async def test_without_a_grant_all_is_forbidden_before_any_look_up(user):
     conversation = await conversation_of(user("alice"))
     for method, pattern in every_method():
-        if pattern in OPEN:
+        if pattern.replace("\\.", ".") in OPEN:
             continue
         for conversation_id in (conversation, MISSING):
             response = await user("carol").ask(method, url(pattern, conversation_id))
@@ -171,7 +171,7 @@ async def test_while_the_feature_is_off_all_is_unavailable_for_everybody(user, p
     conversation = await conversation_of(user("alice"))
     policy_file(OFF)
     for method, pattern in every_method():
-        if pattern in OPEN:
+        if pattern.replace("\\.", ".") in OPEN:
             continue
         for name in ("alice", "carol"):  # 503 comes before 403
             response = await user(name).ask(method, url(pattern, conversation))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from importlib.metadata import version
 from importlib.resources import files
@@ -21,7 +22,8 @@ class OpenApiHandler(SandboxHandler):
     @endpoint
     async def get(self) -> None:
         """Give it."""
-        self.answer({**document(), "servers": [{"url": self.base_url.rstrip("/") or "/"}]})
+        found = await asyncio.to_thread(document)  # parsing it takes a while, once
+        self.answer({**found, "servers": [{"url": self.base_url.rstrip("/") or "/"}]})
 
 
 @functools.cache
