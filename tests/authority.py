@@ -21,8 +21,8 @@ class Authority:
     server_key: str
 
 
-def make_authority() -> Authority:
-    """Make both; valid from yesterday to tomorrow."""
+def make_authority(*hosts: str) -> Authority:
+    """Make both; valid from yesterday to tomorrow. ``hosts`` are further names of the server."""
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name = _name("Test authority")
     authority = (
@@ -34,12 +34,13 @@ def make_authority() -> Authority:
         )
         .sign(authority_key, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    names = [x509.DNSName(host) for host in ("localhost", *hosts)]
+    addresses = [x509.IPAddress(ip_address("127.0.0.1"))]
     server = (
         _builder(_name("localhost"), authority_name, server_key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
