@@ -27,6 +27,7 @@ from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
+from .conversations.kernels import Kernels
 from .conversations.placing import Placing
 from .conversations.shared_files import SharedFiles
 from .conversations.sweeping import Sweeping
@@ -110,6 +111,12 @@ class SandboxApp(ExtensionApp):
         help="Show the workspace of a running sandbox as a folder beside `uploads` and `outputs` "
         "in the conversation's contents, readable and writable. Users see what the assistant works "
         "with, and can change it under its hands; looking starts no sandbox.",
+    ).tag(config=True)
+    trust_outputs = Bool(
+        False,
+        help="Pass what sandbox kernels display to notebooks as it is: widgets, JavaScript, HTML "
+        "with scripts. JupyterLab runs it as the user, so whatever runs in a sandbox can act as "
+        "the user on this server. Only the bounds of size stay.",
     ).tag(config=True)
     start_timeout_seconds = Float(
         60.0, help="How long a new sandbox may take until its guest answers, in seconds."
@@ -214,6 +221,7 @@ class SandboxApp(ExtensionApp):
             return
         await services.sweeping.close()
         await services.calls.close()
+        await services.kernels.close()
         await services.conversations.detach()
         if self._way_out is not None:
             await self._way_out.stop()
@@ -283,6 +291,7 @@ class SandboxApp(ExtensionApp):
             five_steps=FiveSteps(conversations, calls, database, vault, self.log),
             uploads=uploads,
             contents=contents,
+            kernels=Kernels(self._limits, self.trust_outputs, self.log),
             files=vault,
             sweeping=Sweeping(database, records, vault, placing, self.log),
             limits=self._limits,

@@ -10,6 +10,7 @@ from jupyter_server.base.handlers import JupyterHandler
 from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversations import Conversations
+from .conversations.kernels import Kernels
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .engines.base import Engine
@@ -45,6 +46,7 @@ class Services:
     five_steps: FiveSteps
     uploads: Uploads
     contents: Contents
+    kernels: Kernels
     files: FileStore
     sweeping: Sweeping
     limits: Limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import SandboxHandler
+from .channels import ChannelsHandler
 from .contents import (
     CheckpointHandler,
     CheckpointsHandler,
@@ -12,14 +13,29 @@ from .contents import (
 from .conversations import ConversationHandler, ConversationsHandler, InterruptHandler
 from .downloads import FileHandler, SharesHandler, ZipHandler
 from .health import HealthHandler
+from .kernels import (
+    KernelHandler,
+    KernelInterruptHandler,
+    KernelRestartHandler,
+    KernelsHandler,
+)
 from .mcp.handler import McpHandler
 from .openapi.handler import OpenApiHandler
 from .policy import PolicyHandler
+from .server_info import (
+    KernelSpecHandler,
+    KernelSpecsHandler,
+    ServerHandler,
+    ServerStatusHandler,
+    UserHandler,
+)
+from .sessions import SessionHandler, SessionsHandler
 from .tools import CallHandler, CancelHandler, ToolCallHandler, ToolsHandler
 from .uploads import UploadHandler, UploadsHandler
 
 _ID = r"(?P<conversation_id>[^/]+)"
 _CALL = r"(?P<call_id>[^/]+)"
+_KERNEL = r"(?P<kernel_id>[^/]+)"
 _HERE = rf"/sandbox/c/{_ID}"
 
 ROUTES: list[tuple[str, type[SandboxHandler]]] = [
@@ -46,6 +62,18 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     (rf"{_HERE}/files/(?P<path>.+)", ContentsFileHandler),
     (r"/sandbox/api/openapi\.json", OpenApiHandler),
     (r"/sandbox/api/policy", PolicyHandler),
+    (rf"{_HERE}/api", ServerHandler),
+    (rf"{_HERE}/api/status", ServerStatusHandler),
+    (rf"{_HERE}/api/me", UserHandler),
+    (rf"{_HERE}/api/kernelspecs", KernelSpecsHandler),
+    (rf"{_HERE}/api/kernelspecs/(?P<name>[^/]+)", KernelSpecHandler),
+    (rf"{_HERE}/api/kernels", KernelsHandler),
+    (rf"{_HERE}/api/kernels/{_KERNEL}", KernelHandler),
+    (rf"{_HERE}/api/kernels/{_KERNEL}/interrupt", KernelInterruptHandler),
+    (rf"{_HERE}/api/kernels/{_KERNEL}/restart", KernelRestartHandler),
+    (rf"{_HERE}/api/kernels/{_KERNEL}/channels", ChannelsHandler),
+    (rf"{_HERE}/api/sessions", SessionsHandler),
+    (rf"{_HERE}/api/sessions/(?P<session_id>[^/]+)", SessionHandler),
     (r"/sandbox/mcp", McpHandler),
     (rf"/sandbox/c/{_ID}/mcp", McpHandler),
 ]

@@ -64,6 +64,7 @@ class ConversationHandler(SandboxHandler):
     async def delete(self, conversation_id: str) -> None:
         """Delete it with everything: sandbox, files, records."""
         await self.services.conversations.delete(self.owner, conversation_id)
+        await self.services.kernels.forget(conversation_id)
         self.set_status(204)
         self.finish()
 

@@ -26,7 +26,7 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True)
 class KernelMessage:
-    """A message, reduced to what is used of it.
+    """A message; results use little of it, what goes on to a client is made of the rest too.
 
     Attributes
     ----------
@@ -42,6 +42,9 @@ class KernelMessage:
     content: dict[str, Any] = field(repr=False)
     metadata: dict[str, Any] = field(repr=False)
     size: int = 0
+    header: dict[str, Any] = field(default_factory=dict, repr=False)
+    parent: dict[str, Any] = field(default_factory=dict, repr=False)
+    buffers: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 def read_message(session: Session, frames: list[bytes]) -> KernelMessage:
@@ -74,6 +77,9 @@ def read_message(session: Session, frames: list[bytes]) -> KernelMessage:
         content=content,
         metadata=metadata,
         size=size,
+        header=header,
+        parent=parent,
+        buffers=tuple(cast(bytes, part) for part in parts[_JSON_PARTS:]),
     )
 
 

@@ -25,6 +25,7 @@ from ..errors import SandboxError, ToolError, Unavailable
 from ..models import Emit, Outcome
 from .cell_result import error_line
 from .dispatcher import Dispatcher, Execution
+from .kernel_channels import KernelChannels
 from .kernel_manager import SandboxKernelManager
 from .link import GuestLink
 from .provisioner import KernelEnd, SandboxAccess
@@ -97,6 +98,39 @@ class PythonKernel:
     def is_busy(self) -> bool:
         """Whether a cell runs or waits, of whichever client."""
         return self._dispatcher is not None and self._dispatcher.is_busy
+
+    async def look(self) -> State:
+        """Ask the sandbox what the kernel is; starts and adopts nothing.
+
+        Raises
+        ------
+        Unavailable
+            The sandbox does not answer.
+        """
+        if self._state == "starting":
+            return "starting"
+        end = await self.manager.sandbox_provisioner.look()
+        if not end.alive:
+            return "absent" if self._state == "absent" else "dead"
+        return "idle" if self._dispatcher is None else self.state
+
+    def channels(self) -> KernelChannels:
+        """Give a client's own connection to the kernel, which must have been started."""
+        manager = self.manager
+        names = ("shell", "control", "iopub", "stdin")
+        urls = {name: manager._make_url(name) for name in names}
+        session = manager.session.clone()
+        session.digest_history_size = 4096
+        return KernelChannels(manager.context, urls, session, self._log)
+
+    async def ended(self) -> None:
+        """Wait until the kernel has ended or its sandbox is gone; one that is silent is awaited."""
+        while self.manager.sandbox_access.link.connected and not self._detached:
+            try:
+                if not (await self.manager.sandbox_provisioner.look(_LOOK_SECONDS)).alive:
+                    return
+            except Unavailable:
+                await asyncio.sleep(1.0)
 
     async def ensure_started(self) -> None:
         """Start the kernel, or adopt it, unless it runs already; callers share one start.

@@ -1,0 +1,318 @@
+"""The one Jupyter kernel of a conversation, as Jupyter clients see it, with their sessions.
+
+It knows models and clients, no HTTP. The rule: looking starts nothing; the kernel belongs to the
+conversation, so many notebooks share it, and closing one of them ends a session and not the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from ..errors import InvalidRequest, LimitExceeded, NotFound, SandboxError
+from ..models import Limits
+from ..sandbox.kernel_manager import KERNEL_NAME, kernel_spec
+from ..sandbox.python_kernel import PythonKernel
+from ..sandbox.sandbox import Sandbox
+from .conversation import Conversation
+from .kernel_client import KernelClient, Send
+
+_ALIASES = frozenset(("", KERNEL_NAME, "python3", "python"))  # notebooks made elsewhere say python3
+_MOST_SESSIONS = 200
+_MOST_CLIENTS = 12  # of the 64 connections that the relay takes, each needs four
+_SHORT_LIFE_SECONDS = 5.0
+_MOST_SHORT_LIVES = 3
+
+
+@dataclass(frozen=True)
+class KernelModel:
+    """A kernel; ``state`` is one of Jupyter's execution states."""
+
+    kernel_id: str
+    state: str
+    last_activity: datetime
+    connections: int
+    name: str = KERNEL_NAME
+
+
+@dataclass(frozen=True)
+class SessionModel:
+    """A document or console that uses the kernel."""
+
+    session_id: str
+    path: str
+    name: str
+    kind: str
+
+
+class Kernels:
+    """The kernels of all conversations of this process."""
+
+    def __init__(self, limits: Limits, trusted: bool, log: logging.Logger) -> None:
+        self._limits = limits
+        self._trusted = trusted
+        self._log = log
+        self._kernels: dict[str, ConversationKernel] = {}
+
+    def __repr__(self) -> str:
+        return f"<Kernels {len(self._kernels)}>"
+
+    def of(self, conversation: Conversation) -> ConversationKernel:
+        """Give the kernel of a conversation whose owner was checked."""
+        known = self._kernels.get(conversation.conversation_id)
+        if known is None or known.conversation is not conversation:
+            known = ConversationKernel(conversation, self._limits, self._trusted, self._log)
+            self._kernels[conversation.conversation_id] = known
+        return known
+
+    async def forget(self, conversation_id: str) -> None:
+        """Let go of a conversation that was deleted."""
+        known = self._kernels.pop(conversation_id, None)
+        if known is not None:
+            await known.close()
+
+    async def close(self) -> None:
+        """Let go of all clients; the kernels run on. Twice is once."""
+        kernels, self._kernels = list(self._kernels.values()), {}
+        for kernel in kernels:
+            await kernel.close()
+
+
+class ConversationKernel:
+    """The kernel of one conversation."""
+
+    def __init__(
+        self, conversation: Conversation, limits: Limits, trusted: bool, log: logging.Logger
+    ) -> None:
+        self.conversation = conversation
+        self._limits = limits
+        self._trusted = trusted
+        self._log = log
+        self._sessions: OrderedDict[str, SessionModel] = OrderedDict()
+        self._clients: set[KernelClient] = set()
+        self._active_at = datetime.now(UTC)
+        self._watching: asyncio.Task[None] | None = None
+        self._on_request = 0  # restarts and ends that a client asked for: no news to the others
+
+    def __repr__(self) -> str:
+        return f"<ConversationKernel {self.conversation!r} clients={len(self._clients)}>"
+
+    # The kernel
+
+    async def look(self) -> KernelModel | None:
+        """Give the kernel, None if there is none; starts nothing."""
+        async with self.conversation.use_running() as sandbox:
+            if sandbox is None:
+                return None
+            state = await sandbox.python.look()
+            return None if state == "absent" else self._model(sandbox.python, state)
+
+    async def start(self, name: str = "") -> KernelModel:
+        """Give the kernel; provisions, starts or adopts as needed."""
+        require_kernel_name(name)
+        self.note_activity()
+        async with self.conversation.use() as sandbox:
+            await sandbox.python.ensure_started()
+            return self._model(sandbox.python, sandbox.python.state)
+
+    async def require(self, kernel_id: str) -> KernelModel:
+        """Give the kernel of this id; ``NotFound`` for another one's, or an earlier sandbox's."""
+        model = await self.look()
+        if model is None or model.kernel_id != kernel_id:
+            raise NotFound("There is no such kernel.")
+        return model
+
+    async def interrupt(self, kernel_id: str) -> None:
+        """Interrupt the running cell."""
+        async with self._using(kernel_id) as python:
+            await python.interrupt()
+
+    async def restart(self, kernel_id: str) -> KernelModel:
+        """End the kernel with all it started; start a new one."""
+        async with self._using(kernel_id) as python:
+            self._on_request += 1
+            try:
+                await python.restart()
+            finally:
+                self._on_request -= 1
+            return self._model(python, python.state)
+
+    async def shut_down(self, kernel_id: str) -> None:
+        """End the kernel with all it started; the next use starts a new one."""
+        async with self._using(kernel_id) as python:
+            self._on_request += 1
+            try:
+                await python.shutdown()
+            finally:
+                self._on_request -= 1
+        self._sessions.clear()
+        for client in list(self._clients):
+            await client.tell_state("dead")
+            await client.close()
+
+    def note_activity(self) -> None:
+        """Note that somebody did something."""
+        self._active_at = datetime.now(UTC)
+
+    # Clients
+
+    async def connect(self, kernel_id: str, send: Send) -> KernelClient:
+        """Connect a client to the kernel; the caller closes what it gets.
+
+        Raises
+        ------
+        NotFound
+            There is no such kernel.
+        LimitExceeded
+            So many clients are connected already.
+        """
+        await self.require(kernel_id)
+        if len(self._clients) >= _MOST_CLIENTS:
+            raise LimitExceeded(
+                f"{_MOST_CLIENTS} clients are connected to this kernel; close one.",
+                retry_after_seconds=5,
+            )
+        async with self.conversation.use_running() as sandbox:
+            if sandbox is None:
+                raise NotFound("There is no such kernel.")
+            await sandbox.python.ensure_started()
+            client = KernelClient(
+                self, sandbox.python, send, self._limits.output_bytes, self._trusted
+            )
+            self._clients.add(client)
+            try:
+                await client.open()
+            except BaseException:
+                await asyncio.shield(client.close())
+                raise
+            if self._watching is None or self._watching.done():
+                self._watching = asyncio.ensure_future(self._watch(sandbox))
+        return client
+
+    def disconnected(self, client: KernelClient) -> None:
+        """Note that a client has gone."""
+        self._clients.discard(client)
+        if not self._clients and self._watching is not None:
+            self._watching.cancel()
+
+    async def close(self) -> None:
+        """Let go of all clients. Twice is once."""
+        for client in list(self._clients):
+            await client.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+
+    async def _watch(self, sandbox: Sandbox) -> None:
+        """Start the kernel again when it ends while clients are connected, and tell them."""
+        loop = asyncio.get_running_loop()
+        python, short_lives = sandbox.python, 0
+        while self._clients and not sandbox.gone:
+            begun = loop.time()
+            await python.ended()
+            if sandbox.gone:
+                break
+            if self._on_request:
+                await asyncio.sleep(0.1)
+                continue
+            is_short = loop.time() - begun < _SHORT_LIFE_SECONDS
+            short_lives = short_lives + 1 if is_short else 0
+            try:
+                if short_lives >= _MOST_SHORT_LIVES:
+                    break
+                await python.ensure_started()
+                await asyncio.gather(*(client.restarted() for client in list(self._clients)))
+            except SandboxError as exc:
+                self._log.warning("%r: not started again: %s %s", self, exc, exc.detail)
+                break
+        for client in list(self._clients):
+            await client.tell_state("dead")
+
+    # Sessions
+
+    async def sessions(self) -> tuple[list[SessionModel], KernelModel | None]:
+        """Give the sessions, none if there is no kernel that they could use."""
+        model = await self.look()
+        if model is None:
+            self._sessions.clear()
+        return list(self._sessions.values()), model
+
+    async def session(self, session_id: str) -> tuple[SessionModel, KernelModel]:
+        """Give one session."""
+        sessions, model = await self.sessions()
+        for session in sessions:
+            if session.session_id == session_id and model is not None:
+                return session, model
+        raise NotFound("There is no such session.")
+
+    async def open_session(
+        self, path: str, name: str, kind: str, kernel_name: str, kernel_id: str
+    ) -> tuple[SessionModel, KernelModel]:
+        """Give the session of a path, a new one if there is none; starts the kernel."""
+        model = await self.require(kernel_id) if kernel_id else await self.start(kernel_name)
+        for session in self._sessions.values():
+            if session.path == path:
+                return session, model
+        session = SessionModel(str(uuid.uuid4()), path, name, kind)
+        self._sessions[session.session_id] = session
+        if len(self._sessions) > _MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session, model
+
+    async def change_session(
+        self, session_id: str, path: str | None, name: str | None, kind: str | None
+    ) -> tuple[SessionModel, KernelModel]:
+        """Change what is given of a session."""
+        session, model = await self.session(session_id)
+        changed = replace(
+            session,
+            path=session.path if path is None else path,
+            name=session.name if name is None else name,
+            kind=session.kind if kind is None else kind,
+        )
+        self._sessions[session_id] = changed
+        return changed, model
+
+    async def close_session(self, session_id: str) -> None:
+        """Forget a session; the kernel runs on."""
+        await self.session(session_id)
+        self._sessions.pop(session_id, None)
+
+    # Parts of the above
+
+    @contextlib.asynccontextmanager
+    async def _using(self, kernel_id: str) -> AsyncIterator[PythonKernel]:
+        await self.require(kernel_id)
+        self.note_activity()
+        async with self.conversation.use() as sandbox:
+            if sandbox.python.kernel_id != kernel_id:
+                raise NotFound("There is no such kernel.")
+            yield sandbox.python
+
+    def _model(self, python: PythonKernel, state: str) -> KernelModel:
+        return KernelModel(python.kernel_id, state, self._active_at, len(self._clients))
+
+
+def require_kernel_name(name: str) -> None:
+    """Raise ``InvalidRequest`` (501, as Jupyter says it) for a kernel that there is not."""
+    if name not in _ALIASES:
+        raise InvalidRequest(
+            f"There is no kernel {name[:60]!r} here; the only one is {KERNEL_NAME}.", status=501
+        )
+
+
+def describe_kernel() -> dict[str, str]:
+    """Give what a client may know of the kernelspec: nothing of how it is started."""
+    spec = kernel_spec()
+    return {
+        "name": KERNEL_NAME,
+        "display_name": spec.display_name,
+        "language": spec.language,
+        "interrupt_mode": spec.interrupt_mode,
+    }

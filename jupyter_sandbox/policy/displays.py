@@ -1,0 +1,142 @@
+"""What of a kernel's displays a page of the user's session may show. Pure; slow for long HTML.
+
+JupyterLab trusts what a kernel has just displayed: a script in it runs as the user. So displays are
+rebuilt from a closed list of media types, and what is HTML in the end is cleaned by nh3.
+The rule: nothing that runs, nothing that loads from anywhere (an image's address can carry data out
+past the egress proxy), nothing that could pass for a part of JupyterLab (ids, classes, ``data-``
+attributes, which are commands to click on). What is left out is left out; the plain text stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+
+_MOST_HTML = 1024 * 1024  # characters; more is not cleaned but left out
+_MOST_MARKDOWN = 128 * 1024
+
+_RASTER = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_TEXT = ("text/plain", "text/latex")
+_IMAGE_SIZES = ("width", "height")
+
+_ATTRIBUTES = {
+    "*": {"align", "dir", "lang", "title"},
+    "a": {"href"},
+    "col": {"span"},
+    "colgroup": {"span"},
+    "details": {"open"},
+    "img": {"src", "alt", "width", "height"},
+    "ol": {"start", "reversed"},
+    "table": {"border"},
+    "td": {"colspan", "rowspan"},
+    "th": {"colspan", "rowspan", "scope"},
+}
+_LEFT_OUT = {"area", "map"}
+_LINK = re.compile(r"\s*(?:https?://|mailto:)", re.IGNORECASE)
+_INLINE_IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*\Z")
+
+
+def safe_bundle(data: object) -> dict[str, Any]:
+    """Give what of a display's data may be shown, by media type.
+
+    SVG comes as an image in HTML: there it can neither run nor load anything. Markdown comes as
+    HTML, because JupyterLab does not clean what it makes of it.
+    """
+    given = data if isinstance(data, Mapping) else {}
+    bundle: dict[str, Any] = {}
+    for kind in _TEXT:
+        text = _text(given.get(kind))
+        if text is not None:
+            bundle[kind] = text
+    for kind in _RASTER:
+        image = _image(given.get(kind))
+        if image is not None:
+            bundle[kind] = image
+    if "application/json" in given:  # a tree of texts and numbers
+        bundle["application/json"] = given["application/json"]
+    html = _html(given, has_image=any(kind in bundle for kind in _RASTER))
+    if html is not None:
+        bundle["text/html"] = html
+    if not bundle and given:
+        kinds = ", ".join(str(kind)[:60] for kind in list(given)[:5])
+        bundle["text/plain"] = f"[not shown: {kinds}]"
+    return bundle
+
+
+def safe_metadata(metadata: object) -> dict[str, Any]:
+    """Give the sizes of images; the rest of a display's metadata can choose how it is shown."""
+    given = metadata if isinstance(metadata, Mapping) else {}
+    kept: dict[str, Any] = {}
+    for kind in _RASTER:
+        sizes = given.get(kind)
+        if isinstance(sizes, Mapping):
+            numbers = {name: sizes[name] for name in _IMAGE_SIZES if _is_size(sizes.get(name))}
+            if numbers:
+                kept[kind] = numbers
+    return kept
+
+
+def safe_html(html: str) -> str:
+    """Give HTML that neither runs nor loads anything."""
+    return nh3.clean(
+        html,
+        tags=nh3.ALLOWED_TAGS - _LEFT_OUT,
+        attributes=_ATTRIBUTES,
+        allowed_classes={"table": {"dataframe"}},  # how pandas marks its tables
+        attribute_filter=_attribute,
+        url_schemes={"http", "https", "mailto", "data"},
+        link_rel="noopener noreferrer nofollow",
+    )
+
+
+def _html(given: Mapping[Any, Any], has_image: bool) -> str | None:
+    html = _text(given.get("text/html"))
+    if html is not None:
+        return safe_html(html) if len(html) <= _MOST_HTML else None
+    if has_image:
+        return None
+    svg = _text(given.get("image/svg+xml"))
+    if svg is not None:
+        source = base64.b64encode(svg.encode("utf-8", "replace")).decode("ascii")
+        return f'<img alt="SVG" src="data:image/svg+xml;base64,{source}">'
+    markdown = _text(given.get("text/markdown"))
+    if markdown is not None and len(markdown) <= _MOST_MARKDOWN:
+        rendered: str = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+        return safe_html(rendered)
+    return None
+
+
+def _text(value: object) -> str | None:
+    """Give a text; nbformat's form of it, a list of lines, too."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        value = "".join(value)
+    return value if isinstance(value, str) else None
+
+
+def _image(value: object) -> str | None:
+    text = _text(value)
+    if text is None:
+        return None
+    try:
+        return base64.b64encode(base64.b64decode("".join(text.split()), validate=True)).decode()
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 20_000
+
+
+def _attribute(tag: str, attribute: str, value: str) -> str | None:
+    """Give the value of an attribute, or None to leave it out."""
+    if attribute == "href":
+        return value if _LINK.match(value) else None
+    if attribute == "src":
+        return value if _INLINE_IMAGE.match(value) else None
+    return value
