@@ -98,6 +98,7 @@ class ConversationKernel:
         self._clients: set[KernelClient] = set()
         self._active_at = datetime.now(UTC)
         self._watching: asyncio.Task[None] | None = None
+        self._connecting = 0
         self._on_request = 0  # restarts and ends that a client asked for: no news to the others
 
     def __repr__(self) -> str:
@@ -173,11 +174,18 @@ class ConversationKernel:
             So many clients are connected already.
         """
         await self.require(kernel_id)
-        if len(self._clients) >= _MOST_CLIENTS:
+        if len(self._clients) + self._connecting >= _MOST_CLIENTS:
             raise LimitExceeded(
                 f"{_MOST_CLIENTS} clients are connected to this kernel; close one.",
                 retry_after_seconds=5,
             )
+        self._connecting += 1
+        try:
+            return await self._connect(send)
+        finally:
+            self._connecting -= 1
+
+    async def _connect(self, send: Send) -> KernelClient:
         async with self.conversation.use_running() as sandbox:
             if sandbox is None:
                 raise NotFound("There is no such kernel.")
@@ -185,12 +193,12 @@ class ConversationKernel:
             client = KernelClient(
                 self, sandbox.python, send, self._limits.output_bytes, self._trusted
             )
-            self._clients.add(client)
             try:
                 await client.open()
             except BaseException:
                 await asyncio.shield(client.close())
                 raise
+            self._clients.add(client)
             if self._watching is None or self._watching.done():
                 self._watching = asyncio.ensure_future(self._watch(sandbox))
         return client

@@ -38,6 +38,10 @@ class ChannelsHandler(WebSocketMixin, WebSocketHandler, SandboxHandler):
     def set_default_headers(self) -> None:
         """Set none: those of pages make no sense here."""
 
+    async def prepare(self) -> None:  # type: ignore[override]
+        """Identify the caller; who is unknown is answered by ``get``, not sent to a login page."""
+        await SandboxHandler.prepare(self)
+
     @endpoint
     async def get(self, conversation_id: str, kernel_id: str) -> None:
         """Open the websocket; who may not gets the answers of all routes, before it is one."""
