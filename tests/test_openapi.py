@@ -20,6 +20,7 @@ UNTRIED = {
     "putPolicy": "it would switch the feature off",
     # OpenAPI escapes the slashes of a path; Jupyter's contents routes do not take them so.
     **dict.fromkeys(["listCheckpoints", "makeCheckpoint", "restoreCheckpoint"], "slashes"),
+    "kernelChannels": "a websocket",
     **dict.fromkeys(["deleteCheckpoint", "downloadContents", "headContents"], "slashes"),
 }
 """Operations that schemathesis leaves alone, and why; each has tests of its own."""

@@ -308,10 +308,10 @@ class ConversationKernel:
 
 
 def require_kernel_name(name: str) -> None:
-    """Raise ``InvalidRequest`` (501, as Jupyter says it) for a kernel that there is not."""
+    """Raise ``InvalidRequest`` for a kernel that there is not."""
     if name not in _ALIASES:
         raise InvalidRequest(
-            f"There is no kernel {name[:60]!r} here; the only one is {KERNEL_NAME}.", status=501
+            f"There is no kernel {name[:60]!r} here; the only one is {KERNEL_NAME}."
         )
 
 

@@ -348,7 +348,7 @@ async def test_sessions_come_and_go_and_the_kernel_stays(here):
         ({}, 400),
         ({"path": 3, "type": "notebook"}, 422),
         ({**body, "path": "d", "kernel": 3}, 400),
-        ({**body, "path": "d", "kernel": {"name": "julia"}}, 501),
+        ({**body, "path": "d", "kernel": {"name": "julia"}}, 422),
         ({**body, "path": "d", "kernel": {"id": UNKNOWN}}, 404),
         ({**body, "path": "d\n"}, 422),
     ):
