@@ -39,14 +39,13 @@ from .errors import Unavailable
 from .models import Caller
 from .policy.access_text import POLICY_NAME
 from .policy.certificates import BundleRefused
-from .policy.egress_rules import EgressRules
 from .policy.ownership import CONSTANT_OWNER, owner_of
-from .proxies.client_hosts import find_preset_rules
+from .proxies.client_hosts import ClientSettings, find_mirrors, find_preset_rules
 from .routes import ROUTES
 from .sandbox.client_settings import client_environment, prepare_site_files, read_trusted
 from .sandbox.plaintext import PlaintextDirs, choose_plaintext_dirs, swap_is_on
 from .sandbox.sandboxes import Sandboxes, SandboxSettings
-from .sandbox.way_out import WayOut
+from .sandbox.way_out import Outside, WayOut
 from .services import Services
 from .settings import SandboxEgress, SandboxLimits, SandboxResources
 from .stores.database import Database
@@ -266,7 +265,7 @@ class SandboxApp(ExtensionApp):
             start_timeout_seconds=self.start_timeout_seconds,
             resources=self._resources,
         )
-        way_out = WayOut(self._find_rules if self._egress.is_on else None, self.log)
+        way_out = WayOut(self._find_outside if self._egress.is_on else None, self.log)
         way_out.start()
         self._way_out = way_out
         sandboxes = Sandboxes(choice.engine, settings, way_out, self.log)
@@ -300,9 +299,12 @@ class SandboxApp(ExtensionApp):
             caller_of=self._caller_of,
         )
 
-    async def _find_rules(self) -> EgressRules:
+    async def _find_outside(self) -> Outside:
         """Give what sandboxes may reach; asks the package clients of this host."""
-        return self._egress.to_rules(await find_preset_rules(self._egress.presets, self.log))
+        presets, clients = self._egress.presets, ClientSettings()
+        rules = await find_preset_rules(presets, self.log, clients)
+        mirrors = await find_mirrors(presets, self.log, clients)
+        return Outside(self._egress.to_rules(rules), mirrors)
 
     def _plaintext_dirs(self, runtime_dir: Path, server_id: str) -> PlaintextDirs:
         """Give where uploads of running sandboxes lie in plain, and say so in the log."""

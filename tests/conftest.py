@@ -54,6 +54,8 @@ def jp_server_config(engine_name, short_dir, sandbox_config):
             "runtime_dir": str(short_dir / "run"),
             "start_timeout_seconds": 30.0,
         },
+        # Finding the presets' hosts asks pip and npm: a second that most tests do without.
+        "SandboxEgress": {"presets": []},
     }
     for section, values in sandbox_config.items():
         config.setdefault(section, {}).update(values)

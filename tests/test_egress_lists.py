@@ -232,3 +232,39 @@ async def test_a_client_that_says_nothing_is_not_waited_for(monkeypatch, tmp_pat
     monkeypatch.setattr(client_hosts, "_CLIENT_SECONDS", 0.2)
     with pytest.raises(client_hosts.ClientMissing, match="does not answer"):
         await client_hosts.npm_urls()
+
+
+def test_sandboxes_get_the_index_that_pip_is_set_to_and_no_password(caplog):
+    settings = {
+        "index-url": "https://mirror.example/simple",
+        "extra-index-url": "https://user:secret@mirror.example/more file:///srv/more "
+        "https://mirror.example/third",
+        "trusted-host": "mirror.example",
+        "find-links": "/srv/wheels",
+    }
+    assert client_hosts.pip_variables(settings, logging.getLogger()) == {
+        "PIP_INDEX_URL": "https://mirror.example/simple",
+        "PIP_EXTRA_INDEX_URL": "https://mirror.example/third",
+        "PIP_TRUSTED_HOST": "mirror.example",
+    }
+    assert "there is a password in it" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_an_index_that_is_pips_default_overrules_no_image(monkeypatch):
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    assert await client_hosts.find_mirrors(["pypi"], logging.getLogger()) == {}
+
+
+async def test_mirrors_are_those_of_the_presets_that_are_used(monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://mirror.example/npm/")
+    clients = client_hosts.ClientSettings()
+    log = logging.getLogger()
+    both = await client_hosts.find_mirrors(["pypi", "npm"], log, clients)
+    assert both["PIP_INDEX_URL"] == "https://mirror.example/simple"
+    assert both["NPM_CONFIG_REGISTRY"] == "https://mirror.example/npm/"
+    assert "PIP_INDEX_URL" not in await client_hosts.find_mirrors(["npm"], log, clients)
+    assert await client_hosts.find_mirrors(["go"], log, clients) == {}

@@ -15,7 +15,7 @@ import logging
 import re
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ _APT = Path("/etc/apt")
 _PIP_DEFAULTS = """import json
 from pip._internal.models.index import PyPI
 print(json.dumps([PyPI.simple_url, "https://" + PyPI.file_storage_domain]))"""
+_FILES = "files of the default index"  # among pip's options, and none of them
 _PIP_LINE = re.compile(r"(?:global|install|:env:)\.(?P<option>[\w-]+)=(?P<value>['\"].*['\"])")
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
@@ -40,15 +41,41 @@ class ClientMissing(Exception):
     """A client that is not there or does not answer; the text says which and why."""
 
 
-async def find_preset_rules(presets: Iterable[str], log: Log) -> list[HostRule]:
+class ClientSettings:
+    """What pip and npm of this host are set to, each asked once."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, asyncio.Task[dict[str, str]]] = {}
+
+    async def pip(self) -> dict[str, str]:
+        """Give pip's options; ``index-url`` is its own constants' where nothing is set."""
+        return await self._ask("pip", _pip_settings)
+
+    async def npm(self) -> dict[str, str]:
+        """Give npm's settings that are texts."""
+        return await self._ask("npm", _npm_settings)
+
+    async def _ask(
+        self, name: str, ask: Callable[[], Coroutine[None, None, dict[str, str]]]
+    ) -> dict[str, str]:
+        if name not in self._asked:
+            self._asked[name] = asyncio.create_task(ask())
+        return await self._asked[name]
+
+
+async def find_preset_rules(
+    presets: Iterable[str], log: Log, clients: ClientSettings | None = None
+) -> list[HostRule]:
     """Give the hosts of presets; of those read from clients, what is configured on this host."""
+    clients = clients or ClientSettings()
     wanted = list(dict.fromkeys(presets))
     asked = [name for name in wanted if name in FROM_CLIENTS]
-    answers = dict(zip(asked, await asyncio.gather(*map(_client_urls, asked)), strict=True))
+    answers = await asyncio.gather(*(_client_urls(name, clients) for name in asked))
+    found = dict(zip(asked, answers, strict=True))
     rules: list[HostRule] = []
     for name in wanted:
         rules += listed_rules(name)
-        answer = answers.get(name, [])
+        answer = found.get(name, [])
         if isinstance(answer, ClientMissing):
             log.warning("egress: the preset `%s` is empty: %s", name, answer)
             continue
@@ -62,30 +89,79 @@ async def find_preset_rules(presets: Iterable[str], log: Log) -> list[HostRule]:
     return rules
 
 
-async def _client_urls(name: str) -> list[str] | ClientMissing:
-    readers = {"pypi": pip_urls, "npm": npm_urls, "debian": apt_urls}
+async def find_mirrors(
+    presets: Iterable[str], log: Log, clients: ClientSettings | None = None
+) -> dict[str, str]:
+    """Give variables by which pip and npm inside use the index and registry of this host's.
+
+    A URL with a password in it is left out: what runs inside would read it.
+    """
+    clients = clients or ClientSettings()
+    variables: dict[str, str] = {}
+    presets = set(presets)
+    with contextlib.suppress(ClientMissing):  # said where the preset is found empty
+        if "pypi" in presets:
+            variables |= pip_variables(await clients.pip(), log)
+    with contextlib.suppress(ClientMissing):
+        if "npm" in presets:
+            urls = _remote(["registry"], await clients.npm(), "npm", log)
+            variables |= {"NPM_CONFIG_REGISTRY": urls[0]} if urls else {}
+    return variables
+
+
+def pip_variables(settings: Mapping[str, str], log: Log) -> dict[str, str]:
+    """Give pip's options as its variables; what only this host has (``file:``) is left out."""
+    own = (
+        () if _FILES in settings else ("index-url",)
+    )  # a default is no reason to overrule an image
+    variables = {
+        "PIP_INDEX_URL": " ".join(_remote(own, settings, "pip", log)[:1]),
+        "PIP_EXTRA_INDEX_URL": " ".join(_remote(["extra-index-url"], settings, "pip", log)),
+        "PIP_TRUSTED_HOST": " ".join(settings.get("trusted-host", "").split()),
+    }
+    return {name: value for name, value in variables.items() if value}
+
+
+def _remote(
+    options: Sequence[str], settings: Mapping[str, str], client: str, log: Log
+) -> list[str]:
+    urls = [url for option in options for url in settings.get(option, "").split()]
+    urls = [url for url in urls if url.startswith(("http://", "https://"))]
+    open_urls = [url for url in urls if "@" not in url.partition("://")[2].partition("/")[0]]
+    if len(open_urls) < len(urls):
+        log.warning("egress: sandboxes do not get %s's URL: there is a password in it", client)
+    return open_urls
+
+
+async def _client_urls(name: str, clients: ClientSettings) -> list[str] | ClientMissing:
     try:
-        return await readers[name]()
+        if name == "debian":
+            return await apt_urls()
+        return await (pip_urls if name == "pypi" else npm_urls)(clients)
     except ClientMissing as exc:
         return exc
 
 
-async def pip_urls() -> list[str]:
-    """Give pip's index, further indexes and link pages; its own constants without a setting."""
+async def pip_urls(clients: ClientSettings | None = None) -> list[str]:
+    """Give pip's index, further indexes and link pages, and the host of its default's files."""
+    settings = await (clients or ClientSettings()).pip()
+    options = ("index-url", _FILES, "extra-index-url", "find-links")
+    return [url for option in options for url in settings.get(option, "").split()]
+
+
+async def _pip_settings() -> dict[str, str]:
     failure = ClientMissing("pip is not there")
     for python in (sys.executable, "python3"):
         try:
             listing = await _output([python, "-P", "-m", "pip", "config", "list"])
             settings = to_pip_settings(listing)
-            urls = settings.get("index-url", "").split()
-            if not urls:
-                urls = json.loads(await _output([python, "-P", "-c", _PIP_DEFAULTS]))
+            if not settings.get("index-url"):
+                index, files = json.loads(await _output([python, "-P", "-c", _PIP_DEFAULTS]))
+                settings |= {"index-url": str(index), _FILES: str(files)}
         except (ClientMissing, ValueError) as exc:
             failure = ClientMissing(f"pip: {exc}")
             continue
-        for option in ("extra-index-url", "find-links"):
-            urls += settings.get(option, "").split()
-        return [str(url) for url in urls]
+        return settings
     raise failure
 
 
@@ -102,19 +178,20 @@ def to_pip_settings(listing: str) -> dict[str, str]:
     return {**found["global"], **found["install"], **found[":env:"]}
 
 
-async def npm_urls() -> list[str]:
+async def npm_urls(clients: ClientSettings | None = None) -> list[str]:
     """Give npm's registry and those of single scopes."""
+    settings = await (clients or ClientSettings()).npm()
+    return [v for k, v in settings.items() if k == "registry" or k.endswith(":registry")]
+
+
+async def _npm_settings() -> dict[str, str]:
     try:
         settings = json.loads(await _output(["npm", "config", "list", "--json"]))
     except ValueError as exc:
         raise ClientMissing(f"npm: {exc}") from None
     if not isinstance(settings, dict):
         raise ClientMissing("npm: gave no settings")
-    return [
-        value
-        for key, value in settings.items()
-        if isinstance(value, str) and (key == "registry" or key.endswith(":registry"))
-    ]
+    return {key: value for key, value in settings.items() if isinstance(value, str)}
 
 
 async def apt_urls() -> list[str]:

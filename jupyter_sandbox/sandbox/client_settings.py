@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import certifi
@@ -42,15 +42,13 @@ _TRUSTED = (
 )
 
 
-def client_environment(trusted: bool, mirrors: Mapping[str, str] | None = None) -> dict[str, str]:
+def client_environment(trusted: bool) -> dict[str, str]:
     """Give the variables for all that runs inside.
 
     Parameters
     ----------
     trusted : bool
         Whether the site has certificates of its own; else those of the image or host hold.
-    mirrors : mapping, optional
-        Variables that name the site's registries, such as ``PIP_INDEX_URL``.
     """
     environment = {
         # curl and others read http_proxy in lower case only, and some programs upper case only.
@@ -70,7 +68,6 @@ def client_environment(trusted: bool, mirrors: Mapping[str, str] | None = None) 
         # Go downloads no other toolchain, and completes a go.mod by itself.
         "GOTOOLCHAIN": "local",
         "GOFLAGS": "-mod=mod",
-        **(mirrors or {}),
     }
     if trusted:
         environment |= dict.fromkeys(_TRUSTED, CERTIFICATES)

@@ -212,7 +212,7 @@ class Sandboxes:
             writable_dirs=(settings.workspace_path, settings.outputs_path),
             workdir=settings.workspace_path,
             guest_argv=(*GUEST_ARGV, "--dial-dir", DIAL_TARGET, "--egress-dir", EGRESS_TARGET),
-            env={"PYTHONPATH": GUEST_TARGET, **settings.env},
+            env={"PYTHONPATH": GUEST_TARGET, **settings.env, **await self.way_out.mirrors()},
             resources=settings.resources,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,17 @@ OFF = (
     "downloaded or installed from outside, and a retry will not help. Use what is there."
 )
 _OPEN_SECONDS = 3.0
+_MIRRORS_SECONDS = 5.0
 _MAX_SHOWN = 3
 _LOOP_TURNS = 4  # pipe, stream reader, its task
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What may be reached, and the variables that lead clients to the site's own registries."""
+
+    rules: EgressRules
+    mirrors: Mapping[str, str]
 
 
 @dataclass
@@ -41,15 +50,16 @@ class WayOut:
 
     Parameters
     ----------
-    find_rules : callable, optional
+    find_outside : callable, optional
         Gives what may be reached; awaited once, in the background, because it asks the clients of
         this host. None: no host is allowed.
     """
 
     def __init__(
-        self, find_rules: Callable[[], Awaitable[EgressRules]] | None, log: logging.Logger
+        self, find_outside: Callable[[], Awaitable[Outside]] | None, log: logging.Logger
     ) -> None:
-        self._find_rules = find_rules
+        self._find_outside = find_outside
+        self._mirrors: Mapping[str, str] = {}
         self._log = log
         self._starting: asyncio.Task[None] | None = None
         self._proxy: EgressProxy | None = None
@@ -57,19 +67,31 @@ class WayOut:
         self._openings: dict[str, _Opening] = {}
 
     def __repr__(self) -> str:
-        return f"<WayOut {'off' if self._find_rules is None else self._proxy or 'not started'}>"
+        return f"<WayOut {'off' if self._find_outside is None else self._proxy or 'not started'}>"
 
     @property
     def allowed(self) -> str | None:
         """What may be reached, in words; "" for nothing, None while that is being found out."""
-        if self._find_rules is None:
+        if self._find_outside is None:
             return ""
         return None if self._proxy is None else allowed_text(self._proxy.rules)
 
+    async def mirrors(self) -> Mapping[str, str]:
+        """Give the variables for new sandboxes; waits a moment while they are being found out."""
+        if self._starting is not None and not self._has_proxy.is_set():
+            known = asyncio.ensure_future(self._has_proxy.wait())
+            await asyncio.wait(
+                [known, self._starting],
+                timeout=_MIRRORS_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            known.cancel()
+        return self._mirrors
+
     def start(self) -> None:
         """Start the proxy in the background: nobody waits for it. Twice is once."""
-        if self._find_rules is not None and self._starting is None:
-            self._starting = asyncio.ensure_future(self._start(self._find_rules))
+        if self._find_outside is not None and self._starting is None:
+            self._starting = asyncio.ensure_future(self._start(self._find_outside))
 
     async def stop(self) -> None:
         """End the proxy; sandboxes go on without a way out. Twice is once."""
@@ -97,7 +119,7 @@ class WayOut:
             Of this server process: several may drive one sandbox.
         """
         off = directory / protocol.EGRESS_OFF
-        if self._find_rules is None:
+        if self._find_outside is None:
             off.write_text(f"{OFF}\n", encoding="utf-8")
             off.chmod(0o644)
             return
@@ -151,14 +173,15 @@ class WayOut:
             texts = [*texts[:_MAX_SHOWN], f"[{more} more were refused in the same way]"]
         return tuple(texts)
 
-    async def _start(self, find_rules: Callable[[], Awaitable[EgressRules]]) -> None:
+    async def _start(self, find_outside: Callable[[], Awaitable[Outside]]) -> None:
         try:
-            rules = await find_rules()
+            outside = await find_outside()
         except Exception:
             self._log.exception("sandboxes have no way out: what is allowed cannot be found")
             return
-        self._log.info("sandboxes may reach: %s", allowed_text(rules))
-        self._proxy = EgressProxy(rules, self._log)
+        self._log.info("sandboxes may reach: %s", allowed_text(outside.rules))
+        self._mirrors = outside.mirrors
+        self._proxy = EgressProxy(outside.rules, self._log)
         self._has_proxy.set()
         try:
             await self._proxy.start()

@@ -247,3 +247,19 @@ async def test_log_lines_say_who_was_refused_what(api, caplog):
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("egress {")]
     facts = [json.loads(line.removeprefix("egress ")) for line in lines]
     assert any(f["conversation"] == conversation and f["verdict"] == "deny" for f in facts)
+
+
+class TestMirrors:
+    """A host whose pip and npm are set to mirrors."""
+
+    @pytest.fixture
+    def sandbox_config(self, monkeypatch):
+        monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://mirror.example/npm/")
+        return {"SandboxEgress": {"presets": ["pypi", "npm"]}}
+
+    async def test_pip_and_npm_inside_use_them_from_the_first_command_on(self, api):
+        conversation = await api.conversation()
+        shown = await api.bash(conversation, "echo $PIP_INDEX_URL; echo $NPM_CONFIG_REGISTRY")
+        assert "\nhttps://mirror.example/simple\nhttps://mirror.example/npm/\n" in shown
+        assert "mirror.example" in await api.bash(conversation, "curl -s http://blocked.example/")
