@@ -43,6 +43,7 @@ from .policy.ownership import CONSTANT_OWNER, owner_of
 from .proxies.client_hosts import ClientSettings, find_mirrors, find_preset_rules
 from .routes import ROUTES
 from .sandbox.client_settings import client_environment, prepare_site_files, read_trusted
+from .sandbox.disk_guard import DiskGuard
 from .sandbox.plaintext import PlaintextDirs, choose_plaintext_dirs, swap_is_on
 from .sandbox.sandboxes import Sandboxes, SandboxSettings
 from .sandbox.way_out import Outside, WayOut
@@ -174,7 +175,9 @@ class SandboxApp(ExtensionApp):
     def initialize_settings(self) -> None:
         """Give handlers a way to this app; a wrong setting fails here, at the server's start."""
         self._limits = SandboxLimits(parent=self).to_limits()
-        self._resources = SandboxResources(parent=self).to_resources()
+        resources = SandboxResources(parent=self)
+        self._resources = resources.to_resources()
+        self._host_free_bytes = resources.host_free_bytes
         self._egress = SandboxEgress(parent=self)
         try:
             self._certificates = read_trusted(self.extra_ca_bundle)
@@ -219,6 +222,7 @@ class SandboxApp(ExtensionApp):
         if services is None:
             return
         await services.sweeping.close()
+        await services.disk_guard.close()
         await services.calls.close()
         await services.kernels.close()
         await services.conversations.detach()
@@ -269,6 +273,8 @@ class SandboxApp(ExtensionApp):
         way_out.start()
         self._way_out = way_out
         sandboxes = Sandboxes(choice.engine, settings, way_out, self.log)
+        disk_guard = DiskGuard(sandboxes, self._host_free_bytes, self.log)
+        disk_guard.start()
         records = UploadRecords(database.connections)
         placing = Placing(sandboxes, database, records, vault, self.log)
         around = Surroundings(database, sandboxes, placing, secrets.token_hex(8), self.log)
@@ -292,6 +298,7 @@ class SandboxApp(ExtensionApp):
             contents=contents,
             kernels=Kernels(self._limits, self.trust_outputs, self.log),
             files=vault,
+            disk_guard=disk_guard,
             sweeping=Sweeping(database, records, vault, placing, self.log),
             limits=self._limits,
             guidance=lambda: guidance(self._limits, network=network_text(way_out.allowed)),

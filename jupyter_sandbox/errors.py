@@ -18,6 +18,8 @@ translated where the library is called (``raise ... from exc``). ``HTTPError`` l
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SandboxError(Exception):
     """The root of our errors.
@@ -52,6 +54,7 @@ class ToolError(SandboxError):
     def __init__(self, message: str, *, code: str, detail: str = "") -> None:
         super().__init__(message, detail=detail)
         self.code = code
+        self.hits: tuple[Any, ...] = ()  # ``models.LimitHit``: the limits that were the cause
 
 
 class AccessError(SandboxError):

@@ -76,6 +76,8 @@ class Outcome:
         What a restart on the way has cost ("" for nothing), as a sentence for the model.
     refusals : tuple of str
         What the egress proxy refused to the conversation meanwhile, a sentence or two each.
+    hits : tuple of LimitHit
+        The limits that it has met.
     """
 
     text: str
@@ -93,6 +95,47 @@ class Outcome:
     error: str | None = None
     lost: str = ""
     refusals: tuple[str, ...] = ()
+    hits: tuple[LimitHit, ...] = ()
+
+
+@dataclass(frozen=True)
+class DiskStop:
+    """What a sandbox had on its disk when it was stopped for it; entries None: not counted."""
+
+    size_bytes: int
+    entries: int | None = None
+
+
+@dataclass(frozen=True)
+class LimitHit:
+    """A limit that a command or cell has met.
+
+    Attributes
+    ----------
+    limit : str
+        ``"memory"``, ``"processes"``, ``"file_size"`` or ``"disk"``.
+    limit_value : float
+        The limit itself: bytes, or a number.
+    path : str
+        Of a disk: the directory that is full ("" for the whole disk).
+    stop : DiskStop or None
+        What is there, where a disk is watched and over its limit.
+    entries : bool
+        The limit is of files and directories.
+    largest : tuple of (path, bytes)
+        The directories in which the room is, claimed by the sandbox: bytes, or entries if
+        ``entries``.
+    ended : bool
+        All processes were ended for it.
+    """
+
+    limit: str
+    limit_value: float
+    path: str = ""
+    stop: DiskStop | None = None
+    entries: bool = False
+    largest: tuple[tuple[str, int], ...] = ()
+    ended: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .engines.base import Engine
 from .models import Caller, Limits
+from .sandbox.disk_guard import DiskGuard
 from .stores.database import Database
 from .stores.file_store import FileStore
 from .tools.calls import Calls
@@ -49,6 +50,7 @@ class Services:
     kernels: Kernels
     files: FileStore
     sweeping: Sweeping
+    disk_guard: DiskGuard
     limits: Limits
     guidance: Callable[[], str]
     access: AccessFile

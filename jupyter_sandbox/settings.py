@@ -109,15 +109,22 @@ class SandboxResources(Configurable):
         "most one for each 2 KiB of `disk_bytes`.",
     ).tag(config=True)
 
+    host_free_bytes = Int(
+        0,
+        help="Free space of the host's disk, in bytes, below which all sandboxes that write on it "
+        "are paused until there is more. 0 (the default): 5 % of the disk, at least 2 GiB. More "
+        "keeps more room for other programs.",
+    ).tag(config=True)
+
     @validate(
         "memory_bytes", "cpus", "processes", "open_files", "file_bytes", "shm_bytes", "tmp_bytes"
     )
     def _positive(self, proposal: Any) -> Any:
         return require_positive(proposal)
 
-    @validate("disk_bytes", "disk_entries")
+    @validate("disk_bytes", "disk_entries", "host_free_bytes")
     def _at_least(self, proposal: Any) -> Any:
-        least = {"disk_bytes": 16 * _MIB, "disk_entries": 1000}[proposal.trait.name]
+        least = {"disk_bytes": 16 * _MIB, "disk_entries": 1000}.get(proposal.trait.name, 0)
         if proposal.value < least:
             raise TraitError(f"SandboxResources.{proposal.trait.name} must be at least {least}")
         return proposal.value

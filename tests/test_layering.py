@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tools": {"conversations", "sandbox", *_GROUND, *_ASKED},
     "routes": {"tools", "conversations", "services", *_GROUND, *_ASKED},
     # the edges
-    "services": {"tools", "conversations", _INTERFACE, *_GROUND, *_ASKED},
+    "services": {"tools", "conversations", "sandbox", _INTERFACE, *_GROUND, *_ASKED},
     "settings": {_INTERFACE, "policy", *_GROUND},
     "demo": set(),  # it speaks HTTP, as any assistant does
     "cli": {"demo", "policy", "stores", "__init__", *_GROUND},

@@ -78,6 +78,7 @@ class Conversation:
         NotFound
             The conversation was deleted meanwhile.
         """
+        self._around.sandboxes.require_running()
         self.users += 1
         try:
             sandbox = self._sandbox

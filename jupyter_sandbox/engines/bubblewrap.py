@@ -36,13 +36,15 @@ from . import (
     seccomp_bpf,
     uids,
 )
-from .base import EngineHealth, EngineSandbox, EngineState, Resources, SandboxSpec
+from .base import EngineHealth, EngineSandbox, EngineState, EngineUsage, Resources, SandboxSpec
 from .blocking import BlockingCalls
 from .bubblewrap_launch import LaunchFailed
 from .bubblewrap_program import Bubblewrap, find_programs
 from .cgroups import Cgroups, find_cgroups
 from .configurable import ConfigurableEngine, DirectoryTrait
 from .disk_images import DiskImages
+from .disk_use import deleted_use, tree_use
+from .group_limits import read_group_events
 from .host_python import find_host_python
 from .host_view import HostView, find_host_view
 from .private_files import PrivateFiles, write_etc, write_writable
@@ -155,6 +157,14 @@ class BubblewrapEngine(ConfigurableEngine):
     async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
         """See ``Engine.enforcement``."""
         return await self._calls.run(self._enforcement, sandbox_id)
+
+    async def usage(self, sandbox_id: str, *, disk: bool = False) -> EngineUsage:
+        """See ``Engine.usage``."""
+        return await self._calls.run(self._usage, sandbox_id, disk)
+
+    def disk_paths(self) -> Sequence[Path]:
+        """See ``Engine.disk_paths``."""
+        return (Path(self.data_dir),)
 
     async def close(self) -> None:
         """See ``Engine.close``."""
@@ -281,6 +291,27 @@ class BubblewrapEngine(ConfigurableEngine):
             Resources(), self._cgroups().missing, self._is_root
         )
         return bubblewrap_health.enforcement(record.init.pid, own_process_limit)
+
+    def _usage(self, sandbox_id: str, disk: bool) -> EngineUsage:
+        record = self._records.read(sandbox_id)
+        if record is None or record.init is None:
+            return EngineUsage()
+        events = read_group_events(record.init.pid)
+        found = EngineUsage(None, None, events.memory_kills, events.processes_refused)
+        root = self._root_of(sandbox_id)
+        if not disk or PrivateFiles.beneath(root).image.exists():  # the kernel's
+            return found
+        try:
+            device = os.stat(root).st_dev
+        except FileNotFoundError:
+            return found
+        tree = tree_use(root, as_owner=True)
+        deleted = deleted_use(process_table.tree(record.init), device)
+        return dataclasses.replace(
+            found,
+            disk_bytes=tree.size_bytes + deleted.size_bytes,
+            disk_entries=tree.entries + deleted.entries,
+        )
 
     # Pausing
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..models import Enforced, Strength
 from .private_files import HOME
-from .read_back import in_order, not_enforced, read_back
+from .read_back import in_order, read_back, watched
 
 _UNENFORCED = {
     "memory": "memory is limited for each process only, not for a sandbox as a whole",
@@ -67,4 +67,4 @@ def _disk(pid: int) -> Enforced:
                 sectors = int(Path(f"/sys/dev/block/{device}/size").read_text())
                 how = "a file system of its own in a loop device"
                 return Enforced("disk", Strength.ENFORCED, how, f"{sectors * 512} bytes", True)
-    return not_enforced("disk", "its files grow in the engine's data directory")
+    return watched("its files grow in the engine's data directory")

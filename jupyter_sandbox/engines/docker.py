@@ -9,16 +9,20 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from traitlets import Float, Unicode
 
 from ..errors import Unavailable
 from ..models import Enforced
-from .base import EngineHealth, EngineSandbox, EngineState, SandboxSpec
+from .base import EngineHealth, EngineSandbox, EngineState, EngineUsage, SandboxSpec
 from .blocking import BlockingCalls
 from .configurable import ConfigurableEngine
+from .docker_disk import Place, find_place, has_project_quota, measure
 from .docker_flags import (
     LABEL_ID,
     LABEL_SERVER,
@@ -27,6 +31,7 @@ from .docker_flags import (
     create_config,
     own_kernel,
 )
+from .group_limits import GroupEvents, read_group_events
 
 _THREADS = 8
 _REMOVE_SECONDS = 30.0
@@ -74,6 +79,7 @@ class DockerEngine(ConfigurableEngine):
         self._client: Any = None
         self._settings: DockerSettings | None = None
         self._facts: dict[str, Any] = {}
+        self._places: dict[str, Place] = {}  # of running sandboxes, as long as we look at them
 
     def __repr__(self) -> str:
         return f"<DockerEngine {self.docker_host or 'default'} image={self.image}>"
@@ -114,6 +120,19 @@ class DockerEngine(ConfigurableEngine):
     async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
         """See ``Engine.enforcement``."""
         return await self._calls.run(self._enforcement, sandbox_id)
+
+    async def usage(self, sandbox_id: str, *, disk: bool = False) -> EngineUsage:
+        """See ``Engine.usage``. One request at the first time, and one more for the disk.
+
+        What is on the disk is measured in the container's layer where the server may look into it
+        (as root); else the service is asked, which counts no files and no deleted ones.
+        """
+        return await self._calls.run(self._usage, sandbox_id, disk)
+
+    def disk_paths(self) -> Sequence[Path]:
+        """See ``Engine.disk_paths``: the service's directory, where it is on this host."""
+        root = Path(str(self._facts.get("DockerRootDir", "")))
+        return (root,) if root.is_absolute() and root.exists() else ()
 
     async def close(self) -> None:
         """See ``Engine.close``."""
@@ -233,7 +252,32 @@ class DockerEngine(ConfigurableEngine):
             raise Unavailable("there is no running sandbox")
         return enforcement(found, self._runtime())
 
+    def _usage(self, sandbox_id: str, disk: bool) -> EngineUsage:
+        place = self._places.get(sandbox_id)
+        if place is None:
+            found = self._look(sandbox_id)
+            if found is None or found["State"]["Status"] not in _STATES:
+                return EngineUsage()
+            place = self._places[sandbox_id] = find_place(found)
+        events = read_group_events(place.pid) if place.pid else GroupEvents()
+        usage = EngineUsage(None, None, events.memory_kills, events.processes_refused)
+        if not disk:
+            return usage
+        measured = measure(place)
+        if measured is None:
+            return replace(usage, disk_bytes=self._size(sandbox_id))
+        return replace(usage, disk_bytes=measured.size_bytes, disk_entries=measured.entries)
+
+    def _size(self, sandbox_id: str) -> int | None:
+        client = self._connect()
+        with self._translated("measure the sandbox"):
+            rows = client.containers(
+                all=True, size=True, filters={"label": f"{LABEL_ID}={sandbox_id}"}
+            )
+        return int(rows[0].get("SizeRw") or 0) if rows else None
+
     def _remove(self, sandbox_id: str) -> None:
+        self._places.pop(sandbox_id, None)
         client = self._connect()
         deadline = time.monotonic() + _REMOVE_SECONDS
         if self._settings is not None and self._settings.has_own_kernel:
@@ -288,12 +332,14 @@ class DockerEngine(ConfigurableEngine):
                         version="auto", timeout=self.request_timeout_seconds, **environment
                     )
                     self._facts = client.info()
+                driver, root = self._facts.get("Driver"), str(self._facts.get("DockerRootDir", ""))
                 self._settings = DockerSettings(
                     image=self.image,
                     oci_runtime=self.oci_runtime,
                     has_own_kernel=bool(own_kernel(self._runtime())),
                     api_version=tuple(int(part) for part in client.api_version.split(".")),
                     limits_swap=bool(self._facts.get("SwapLimit", True)),
+                    limits_disk=driver == "overlay2" and has_project_quota(root, _mountinfo()),
                 )
                 self._client = client
             return self._client
@@ -305,6 +351,12 @@ class DockerEngine(ConfigurableEngine):
         from .docker_errors import translated
 
         return translated(doing, self.image)
+
+
+def _mountinfo() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/self/mountinfo").read_text()
+    return ""
 
 
 def _api_error() -> type[Any]:

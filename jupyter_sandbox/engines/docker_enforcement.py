@@ -12,7 +12,7 @@ from typing import Any
 
 from ..models import Enforced, Strength
 from .docker_flags import own_kernel
-from .read_back import in_order, not_enforced, read_back
+from .read_back import in_order, read_back, watched
 
 _ASKED = "asked of the service; out of sight from here"
 
@@ -29,7 +29,7 @@ def enforcement(found: dict[str, Any], default_runtime: str) -> tuple[Enforced, 
         seen = [each for each in seen if each.limit not in inside]
         seen = [*map(_of_the_whole, seen), Enforced("system_calls", Strength.ENFORCED, kernel)]
         seen.append(Enforced("user", Strength.ENFORCED, "root inside is root of that kernel only"))
-    return in_order([_kernel(runtime, kernel), _disk(), *seen, *asked])
+    return in_order([_kernel(runtime, kernel), _disk(found["HostConfig"]), *seen, *asked])
 
 
 def is_visible(pid: int, container_id: str) -> bool:
@@ -54,8 +54,11 @@ def _kernel(runtime: str, kernel: str) -> Enforced:
     return Enforced("kernel", Strength.WEAKER, "the host's kernel is shared", runtime)
 
 
-def _disk() -> Enforced:
-    return not_enforced("disk", "the container's layer grows in the service's directory")
+def _disk(config: dict[str, Any]) -> Enforced:
+    size = (config.get("StorageOpt") or {}).get("size", "")
+    if size:
+        return Enforced("disk", Strength.ENFORCED, "project quota of the layer", f"{size} bytes")
+    return watched("the container's layer grows in the service's directory")
 
 
 def _asked(config: dict[str, Any]) -> list[Enforced]:

@@ -58,6 +58,9 @@ class DockerSettings:
         That both sides speak, e.g. ``(1, 41)``.
     limits_swap : bool
         Whether the kernel accounts for swap. Without it a swap limit is refused or ignored.
+    limits_disk : bool
+        Whether the service can limit a container's layer (overlay2 on XFS with project quotas).
+        Elsewhere it refuses to make one with a limit.
     """
 
     image: str
@@ -65,6 +68,7 @@ class DockerSettings:
     has_own_kernel: bool = False
     api_version: tuple[int, ...] = (1, 41)
     limits_swap: bool = True
+    limits_disk: bool = False
 
 
 def own_kernel(runtime: str) -> str:
@@ -117,6 +121,8 @@ def _host_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonV
         "AutoRemove": False,  # how it ended must be readable afterwards
         "Init": False,  # the guest is the init
     }
+    if settings.limits_disk:
+        config["StorageOpt"] = {"size": str(spec.resources.disk_bytes)}
     if settings.oci_runtime:
         config["Runtime"] = settings.oci_runtime
     if settings.api_version >= (1, 41):

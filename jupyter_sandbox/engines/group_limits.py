@@ -36,6 +36,31 @@ def read_group_limits(pid: int, proc: Path = Path("/proc")) -> dict[str, GroupLi
     return {name: limit for name, limit in found.items() if limit is not None}
 
 
+@dataclass(frozen=True)
+class GroupEvents:
+    """How often a group's limits have been met since it was made."""
+
+    memory_kills: int = 0
+    processes_refused: int = 0
+
+
+def read_group_events(pid: int, proc: Path = Path("/proc")) -> GroupEvents:
+    """Give what the groups of a process have counted; 0 where nobody counts."""
+    groups = _groups(pid, proc)
+    version, memory = groups.get("memory") or groups.get("", (0, Path()))
+    kills = memory / ("memory.oom_control" if version == 1 else "memory.events")
+    _, pids = groups.get("pids") or groups.get("", (0, Path()))
+    return GroupEvents(_count(kills, "oom_kill"), _count(pids / "pids.events", "max"))
+
+
+def _count(path: Path, key: str) -> int:
+    for line in _read(path).splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return 0
+
+
 def _groups(pid: int, proc: Path) -> dict[str, tuple[int, Path]]:
     """Give (version, directory) by controller; "" is the one hierarchy of version 2."""
     names: dict[str, str] = {}

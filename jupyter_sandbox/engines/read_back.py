@@ -54,6 +54,12 @@ def not_enforced(limit: str, why: str, read: bool = False) -> Enforced:
     return Enforced(limit, Strength.NOT_ENFORCED, why, read_back=read)
 
 
+def watched(where: str) -> Enforced:
+    """Give the answer for a disk that no kernel limits, but ``sandbox.disk_guard`` watches."""
+    how = f"{where}; it is measured while it grows and stopped when it is over"
+    return Enforced("disk", Strength.WEAKER, how)
+
+
 def _of_group(name: str, groups: Mapping[str, GroupLimit]) -> Enforced:
     limit = groups.get(name)
     if limit is None:

@@ -46,7 +46,10 @@ _ADVICE = {
     "swap": "switch swap accounting on (kernel parameter swapaccount=1), or swap off",
     "processors": _GROUPS,
     "processes": _GROUPS,
-    "disk": "keep the sandboxes' files on a file system or quota of their own",
+    "disk": (
+        "keep the sandboxes' files on a file system of their own; the kernel limits them for "
+        "bubblewrap as root, and for Docker on XFS with project quotas"
+    ),
     "file_size": _SERVICE,
     "open_files": _SERVICE,
     "system_calls": "use a kernel and a service with seccomp (Docker 20.10.10 or newer)",

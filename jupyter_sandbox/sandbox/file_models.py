@@ -251,6 +251,29 @@ class Usage:
         )
 
 
+@dataclass(frozen=True)
+class Room:
+    """Full file systems as (path, bytes, whether it is files that do not fit), largest directories.
+
+    ``largest`` is (path, bytes), or (path, entries) where files do not fit.
+    """
+
+    full: tuple[tuple[str, int, bool], ...]
+    largest: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def from_answer(cls, answer: Answer) -> Self:
+        """Read the answer to ``room``."""
+        full = [Answer(item) for item in answer.items("full", 20)]
+        largest = [Answer(item) for item in answer.items("largest", 5)]
+        return cls(
+            full=tuple(
+                (item.text("path"), item.whole("bytes"), item.flag("entries")) for item in full
+            ),
+            largest=tuple((item.text("path"), item.whole("size")) for item in largest),
+        )
+
+
 def decode(data: bytes, encoding: Encoding, at_start: bool = False) -> str:
     r"""Give the text of a file's bytes.
 

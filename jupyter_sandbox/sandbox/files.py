@@ -25,6 +25,7 @@ from .file_models import (
     FileStat,
     LinesView,
     Listing,
+    Room,
     Usage,
     WriteResult,
 )
@@ -205,6 +206,16 @@ class GuestFiles:
         """Give the bytes on the disk below ``paths``, and the ``top`` (0 to 20) largest files."""
         request = {"op": "usage", "paths": [*paths], "max_entries": max_entries, "top": top}
         return Usage.from_answer(_ok(await self._ask(request, SLOW_SECONDS)), top)
+
+    async def room(
+        self, paths: Sequence[str], *, everywhere: bool = False, entries: bool = False
+    ) -> Room:
+        """Give which file systems of ``paths`` are full, and what is largest in them.
+
+        ``everywhere``: what is largest also where nothing is full; ``entries``: by their number.
+        """
+        request = {"op": "room", "paths": [*paths], "all": everywhere, "entries": entries}
+        return Room.from_answer(_ok(await self._ask(request)))
 
     async def mkdir(self, path: str) -> None:
         """Make a directory and its parents; ``exists`` if something is there."""

@@ -13,14 +13,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from sandbox_guest import protocol
+
+from ..errors import ToolError
 from ..models import Emit, Outcome
 from .bash_kernel import BashKernel
 from .files import GuestFiles
+from .limit_hits import LimitHits
 from .link import GuestLink
 from .python_kernel import PythonKernel
 from .way_out import WayOut
 
 _KERNEL_HEAD_START_SECONDS = 1.0
+_END_SECONDS = 3.0
 
 
 class Sandbox:
@@ -56,6 +61,8 @@ class Sandbox:
         self._way_out = way_out
         self._log = log
         self._warm_up: asyncio.Task[None] | None = None
+        self.is_new = False  # it was made by this process, empty
+        self.limits: LimitHits | None = None  # set where there is an engine to ask
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.sandbox_id} {'gone' if self.gone else 'attached'}>"
@@ -69,18 +76,25 @@ class Sandbox:
         self, call_id: str, command: str, timeout_seconds: float, emit: Emit, limit_bytes: int
     ) -> Outcome:
         """Run a command in the guest's bash kernel."""
-        since = time.monotonic()
+        since, stops = time.monotonic(), self._disk_stops()
         outcome = await self.bash.execute(
             call_id, command, timeout_seconds=timeout_seconds, limit_bytes=limit_bytes, emit=emit
         )
+        outcome = await self._with_hits(outcome, stops)
         return await self._with_refusals(outcome, since, outcome.exit_code != 0)
 
     async def run_python(
         self, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int
     ) -> Outcome:
         """Run code in the Python kernel; starts it if need be."""
-        since = time.monotonic()
-        outcome = await self.python.execute(code, timeout_seconds, emit, limit_bytes)
+        since, stops = time.monotonic(), self._disk_stops()
+        try:
+            outcome = await self.python.execute(code, timeout_seconds, emit, limit_bytes)
+        except ToolError as exc:
+            if exc.code == "kernel_died" and self.limits is not None:
+                exc.hits = await self.limits.since(stops, None)
+            raise
+        outcome = await self._with_hits(outcome, stops)
         return await self._with_refusals(outcome, since, outcome.error is not None)
 
     def warm_up(self) -> None:
@@ -96,6 +110,16 @@ class Sandbox:
             count += 1
         return count
 
+    async def end_processes(self) -> None:
+        """End at once all that runs inside but the guest; files stay.
+
+        Raises
+        ------
+        GuestError, Unavailable
+            The guest refused, or did not answer in time.
+        """
+        await self.link.request(protocol.CONTROL, {"op": "end_all"}, timeout_seconds=_END_SECONDS)
+
     async def detach(self) -> None:
         """Close this side; the sandbox goes on. Twice is once."""
         if self._warm_up is not None:
@@ -109,6 +133,13 @@ class Sandbox:
         """Say what the egress proxy refused meanwhile: many clients show a number at most."""
         refusals = await self._way_out.refusals(self.sandbox_id, since, failed)
         return replace(outcome, refusals=refusals) if refusals else outcome
+
+    def _disk_stops(self) -> int:
+        return self.limits.disk.stops if self.limits is not None else 0
+
+    async def _with_hits(self, outcome: Outcome, stops: int) -> Outcome:
+        hits = await self.limits.since(stops, outcome) if self.limits is not None else ()
+        return replace(outcome, hits=hits) if hits else outcome
 
     async def _start_python(self) -> None:
         await asyncio.sleep(_KERNEL_HEAD_START_SECONDS)

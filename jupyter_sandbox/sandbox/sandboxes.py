@@ -19,6 +19,7 @@ import os
 import secrets
 import shutil
 import socket
+import weakref
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ from ..errors import Unavailable
 from ..models import Enforced
 from .bundle import prepare_bundle
 from .client_settings import SITE_TARGET
+from .limit_hits import LimitHits
 from .link import GuestLink
 from .plaintext import PlaintextDirs
 from .sandbox import Sandbox
@@ -93,6 +95,14 @@ class Sandboxes:
         self._socket_name = f"h{secrets.token_hex(4)}"
         self._starts = asyncio.Semaphore(settings.starts_at_once)
         self._bundle: Path | None = None
+        self._ended: dict[str, str] = {}
+        self.attached: weakref.WeakValueDictionary[str, Sandbox] = weakref.WeakValueDictionary()
+        self.paused_because = ""  # a sentence while the disk guard lets no sandbox run
+
+    def require_running(self) -> None:
+        """Raise ``Unavailable`` while sandboxes are paused for the host's sake."""
+        if self.paused_because:
+            raise Unavailable(self.paused_because, status=503, retry_after_seconds=60)
 
     async def create(self, sandbox_id: str, conversation_id: str) -> Sandbox:
         """Make a new environment and wait for its guest; on failure nothing is left.
@@ -102,6 +112,7 @@ class Sandboxes:
         Unavailable
             The engine refused, or the guest did not dial in time.
         """
+        self.require_running()
         home = self._home(sandbox_id)
         sandbox: Sandbox | None = None
         async with self._starts:
@@ -112,6 +123,10 @@ class Sandboxes:
                 await _bounded(self.engine.start(spec), seconds)
                 await sandbox.link.wait_connected(seconds)
                 await self.way_out.wait_opened(sandbox_id)
+                sandbox.is_new = True
+                assert sandbox.limits is not None
+                sandbox.limits.is_new = True
+                self.attached[sandbox_id] = sandbox
             except BaseException as exc:
                 if sandbox is not None:
                     await asyncio.shield(sandbox.detach())
@@ -131,6 +146,7 @@ class Sandboxes:
         found = await _bounded(self.engine.inspect(sandbox_id))
         if found is None or found.state is EngineState.EXITED:
             return None
+        self.require_running()
         if found.state is EngineState.PAUSED:
             await _bounded(self.engine.resume(sandbox_id))
         sandbox = await self._open(sandbox_id, conversation_id)
@@ -140,17 +156,26 @@ class Sandboxes:
         except BaseException:
             await asyncio.shield(sandbox.detach())
             raise
+        self.attached[sandbox_id] = sandbox
         return sandbox
+
+    async def end(self, sandbox_id: str, why: str) -> None:
+        """End an environment that broke a rule; the next use learns why and gets a new one."""
+        self._ended[sandbox_id] = why
+        await _bounded(self.engine.remove(sandbox_id))
 
     async def remove(self, sandbox_id: str) -> None:
         """End an environment and remove all it left. A missing one is fine."""
         await self.way_out.close(sandbox_id)
+        self._ended.pop(sandbox_id, None)
         await _bounded(self.engine.remove(sandbox_id))
         await asyncio.to_thread(self.settings.plaintext.remove, sandbox_id)
         await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id), True)
 
     async def why_gone(self, sandbox_id: str) -> str:
         """Give a sentence on what became of an environment, for the model."""
+        if sandbox_id in self._ended:
+            return self._ended[sandbox_id]
         try:
             found = await _bounded(self.engine.inspect(sandbox_id))
         except Unavailable:
@@ -190,9 +215,18 @@ class Sandboxes:
         self.way_out.open(sandbox_id, conversation_id, egress, self._socket_name)
         link = GuestLink(dial, self._socket_name, self._log)
         await link.start()
-        return Sandbox(
-            sandbox_id, link, private, self.way_out, self._log, self.settings.workspace_path
+        settings = self.settings
+        sandbox = Sandbox(
+            sandbox_id, link, private, self.way_out, self._log, settings.workspace_path
         )
+        sandbox.limits = LimitHits(
+            self.engine,
+            sandbox_id,
+            sandbox.files,
+            settings.resources,
+            (settings.workspace_path, settings.outputs_path),
+        )
+        return sandbox
 
     async def _spec(self, sandbox_id: str) -> SandboxSpec:
         settings = self.settings

@@ -82,7 +82,7 @@ def bash_result(
         )
     elif outcome.interrupted:
         notes += ["[command was cancelled]", _ended(outcome)]
-    elif outcome.exit_code == _SIGKILL:
+    elif outcome.exit_code == _SIGKILL and not outcome.hits:
         notes.append(
             "[ended by SIGKILL: if nobody sent it, the memory limit of the sandbox was hit; "
             "work in smaller pieces]"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ..models import Limits, Outcome, TextContent, ToolResult
 from .ansi import plain
 from .bounds import bound
+from .limit_texts import limit_notes
 from .texts import NO_OUTPUT
 
 _LARGE_CHARACTERS = 64 * 1024  # a MiB of control characters takes half a second
@@ -41,7 +42,7 @@ def outcome_result(outcome: Outcome, limits: Limits, notes: list[str], status: s
     notes = [text for text in outcome.refusals if text not in body] + notes
     code = "timeout" if outcome.timed_out else "cancelled" if outcome.interrupted else "ok"
     return ToolResult(
-        content=(TextContent("\n".join([*parts, *notes, status])),),
+        content=(TextContent("\n".join([*parts, *notes, *limit_notes(outcome.hits), status])),),
         is_error=code != "ok",
         code=code,
         exit_code=outcome.exit_code,

@@ -13,6 +13,7 @@ from ..models import Content, TextContent, ToolResult
 from ..sandbox.link import GuestError
 from .ansi import plain
 from .context import ToolContext
+from .limit_texts import limit_notes
 from .registry import Prepared, prepare
 
 
@@ -48,6 +49,8 @@ def error_result(error: SandboxError) -> ToolResult:
         message = f"exec failed: {_sentence(message)} A retry may succeed."
     elif isinstance(error, GuestError):
         message = f"Nothing was done: {_sentence(message)}"
+    elif isinstance(error, ToolError) and error.hits:
+        message = "\n".join([message, *limit_notes(error.hits)])
     return ToolResult((TextContent(message),), is_error=True, code=error.code)
 
 

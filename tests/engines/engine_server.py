@@ -32,8 +32,9 @@ async def serve(engine, request):
     arguments = request["arguments"]
     if request["verb"] == "start":
         arguments = [to_spec(*arguments)]
+    named = arguments.pop() if request["verb"] == "usage" else {}
     try:
-        answer = {"result": to_json(await getattr(engine, request["verb"])(*arguments))}
+        answer = {"result": to_json(await getattr(engine, request["verb"])(*arguments, **named))}
     except SandboxError as exc:
         answer = {"unavailable": [exc.message, exc.detail]}
     except Exception as exc:  # a bug: the test shall see it, not wait for an answer

@@ -19,6 +19,7 @@ from jupyter_sandbox.engines.base import (
     EngineHealth,
     EngineSandbox,
     EngineState,
+    EngineUsage,
     SandboxSpec,
 )
 from jupyter_sandbox.engines.staging import is_reachable
@@ -73,6 +74,12 @@ class OtherUserEngine(Engine):
     async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
         shapes = await self._call("enforcement", sandbox_id)
         return tuple(Enforced(**{**s, "strength": Strength(s["strength"])}) for s in shapes)
+
+    async def usage(self, sandbox_id: str, *, disk: bool = False) -> EngineUsage:
+        return EngineUsage(**await self._call("usage", sandbox_id, {"disk": disk}))
+
+    def disk_paths(self) -> tuple[Path, ...]:
+        return (self._state_dir,)
 
     async def close(self) -> None:
         if self._process is not None:

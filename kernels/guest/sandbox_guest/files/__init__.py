@@ -19,6 +19,7 @@ from .managing import mkdir, remove, rename
 from .problems import FileError, from_os_error
 from .reading import read, stat
 from .requests import OutOfStep, Receive, Request, Send
+from .room import room
 from .usage import usage
 from .writing import write
 
@@ -36,6 +37,7 @@ OPS: Dict[str, Handler] = {
     "replace": replace,
     "export": export,
     "usage": usage,
+    "room": room,
     "mkdir": mkdir,
     "rename": rename,
     "remove": remove,
