@@ -40,6 +40,7 @@ from .models import Caller
 from .policy.access_text import POLICY_NAME
 from .policy.certificates import BundleRefused
 from .policy.ownership import CONSTANT_OWNER, owner_of
+from .previews.file_previews import FilePreviews
 from .proxies.client_hosts import ClientSettings, find_mirrors, find_preset_rules
 from .routes import ROUTES
 from .sandbox.client_settings import client_environment, prepare_site_files, read_trusted
@@ -48,7 +49,7 @@ from .sandbox.plaintext import PlaintextDirs, choose_plaintext_dirs, swap_is_on
 from .sandbox.sandboxes import Sandboxes, SandboxSettings
 from .sandbox.way_out import Outside, WayOut
 from .services import Services
-from .settings import SandboxEgress, SandboxLimits, SandboxResources
+from .settings import SandboxEgress, SandboxLimits, SandboxPreviews, SandboxResources
 from .stores.database import Database
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from .stores.share_records import ShareRecords
@@ -74,6 +75,7 @@ class SandboxApp(ExtensionApp):
         SandboxLimits,
         SandboxResources,
         SandboxEgress,
+        SandboxPreviews,
         DockerEngine,
         BubblewrapEngine,
     ]
@@ -183,6 +185,7 @@ class SandboxApp(ExtensionApp):
             self._certificates = read_trusted(self.extra_ca_bundle)
         except BundleRefused as exc:
             raise TraitError(f"SandboxApp.extra_ca_bundle: {self.extra_ca_bundle} {exc}") from None
+        self._previews = SandboxPreviews(parent=self)
         self.settings["jupyter_sandbox"] = self
 
     def initialize_handlers(self) -> None:
@@ -225,6 +228,7 @@ class SandboxApp(ExtensionApp):
         await services.disk_guard.close()
         await services.calls.close()
         await services.kernels.close()
+        await services.previews.close()
         await services.conversations.detach()
         if self._way_out is not None:
             await self._way_out.stop()
@@ -300,6 +304,7 @@ class SandboxApp(ExtensionApp):
             files=vault,
             disk_guard=disk_guard,
             sweeping=Sweeping(database, records, vault, placing, self.log),
+            previews=FilePreviews(self._previews.html_scripts, self.log),
             limits=self._limits,
             guidance=lambda: guidance(self._limits, network=network_text(way_out.allowed)),
             access=AccessFile(Path(self.policy_file or data_dir / POLICY_NAME), self.log),

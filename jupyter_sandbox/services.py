@@ -15,6 +15,7 @@ from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .engines.base import Engine
 from .models import Caller, Limits
+from .previews.file_previews import FilePreviews
 from .sandbox.disk_guard import DiskGuard
 from .stores.database import Database
 from .stores.file_store import FileStore
@@ -51,6 +52,7 @@ class Services:
     files: FileStore
     sweeping: Sweeping
     disk_guard: DiskGuard
+    previews: FilePreviews
     limits: Limits
     guidance: Callable[[], str]
     access: AccessFile

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
-from traitlets import Float, Int, List, TraitError, Unicode, validate
+from traitlets import Bool, Float, Int, List, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from .engines.base import Resources
@@ -280,6 +280,17 @@ def require_each(proposal: Any, check: Callable[[str], object]) -> Any:
             owner = type(proposal.owner).__name__
             raise TraitError(f"{owner}.{proposal.trait.name}: {exc}") from None
     return proposal.value
+
+
+class SandboxPreviews(Configurable):
+    """How files are shown in a browser."""
+
+    html_scripts = Bool(
+        True,
+        help="Run the scripts of HTML files in their preview, which has an origin of its own and "
+        "loads nothing. False: the page is cleaned of all that runs or connects first; then "
+        "browsers other than Chromium make no WebRTC or early connection either.",
+    ).tag(config=True)
 
 
 def require_positive(proposal: Any) -> Any:

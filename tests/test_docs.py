@@ -24,7 +24,12 @@ from jupyter_sandbox.engines.bubblewrap import BubblewrapEngine
 from jupyter_sandbox.engines.docker import DockerEngine
 from jupyter_sandbox.models import CallState, FileCard, Limits
 from jupyter_sandbox.routes import ROUTES
-from jupyter_sandbox.settings import SandboxEgress, SandboxLimits, SandboxResources
+from jupyter_sandbox.settings import (
+    SandboxEgress,
+    SandboxLimits,
+    SandboxPreviews,
+    SandboxResources,
+)
 from jupyter_sandbox.tools.registry import FORMATS, TOOLS
 from tests.test_layering import MAY_IMPORT
 
@@ -35,6 +40,7 @@ CONFIGURABLES = (
     SandboxApp,
     SandboxLimits,
     SandboxResources,
+    SandboxPreviews,
     SandboxEgress,
     DockerEngine,
     BubblewrapEngine,
@@ -170,7 +176,7 @@ def test_the_formats_and_the_members_of_results_are_documented():
     }
     shared = FileCard("/mnt/user-data/outputs/a", "a", file_id="1").to_json()
     refused = FileCard("/a", "a", error="no", code="outside").to_json()
-    assert kinds["`file`, shared"] == set(shared) - {"type"}
+    assert kinds["`file`, shared"] == {*shared, "url", "preview_url"} - {"type"}
     assert kinds["`file`, not shared"] == set(refused) - {"type"}
 
 

@@ -19,9 +19,11 @@ from .kernels import (
     KernelRestartHandler,
     KernelsHandler,
 )
+from .leased import LeasedFileHandler
 from .mcp.handler import McpHandler
 from .openapi.handler import OpenApiHandler
 from .policy import PolicyHandler
+from .previews import RenewHandler, SharePreviewHandler, UploadPreviewHandler
 from .server_info import (
     KernelSpecHandler,
     KernelSpecsHandler,
@@ -49,6 +51,10 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     (rf"/sandbox/api/conversations/{_ID}/shares", SharesHandler),
     (r"/sandbox/files/(?P<conversation_id>[^/]+)\.zip", ZipHandler),
     (rf"/sandbox/files/{_ID}/(?P<path>.+)", FileHandler),
+    (r"/sandbox/preview/leased/(?P<token>[^/]+)/(?P<part>.*)", LeasedFileHandler),
+    (rf"/sandbox/preview/{_ID}/shares/(?P<path>.+)", SharePreviewHandler),
+    (rf"/sandbox/preview/{_ID}/uploads/(?P<name>[^/]+)", UploadPreviewHandler),
+    (r"/sandbox/api/previews/(?P<lease_id>[^/]+)/renew", RenewHandler),
     (rf"/sandbox/api/conversations/{_ID}/tools/(?P<name>[^/]+)", ToolCallHandler),
     (rf"/sandbox/api/conversations/{_ID}/calls/{_CALL}", CallHandler),
     (rf"/sandbox/api/conversations/{_ID}/calls/{_CALL}/cancel", CancelHandler),

@@ -46,7 +46,7 @@ def endpoint(
     @functools.wraps(method)
     async def run(self: H, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            if self.current_user is None:
+            if self.current_user is None and not self.public:
                 self.answer_error(401, "unauthenticated", "Log in, or send a token.")
                 return
             self.services = await self.settings["jupyter_sandbox"].ready()
@@ -77,6 +77,8 @@ class SandboxHandler(APIHandler):
     max_body_bytes = MAX_BODY_BYTES
     needs_access = True
     """Whether the methods are for those with chat access only, while the feature is on."""
+    public = False
+    """True for a handler that asks for something else than a login."""
 
     def initialize(self, **kwargs: Any) -> None:
         """Take what the extension passes to each handler."""

@@ -65,6 +65,7 @@ class ConversationHandler(SandboxHandler):
         """Delete it with everything: sandbox, files, records."""
         await self.services.conversations.delete(self.owner, conversation_id)
         await self.services.kernels.forget(conversation_id)
+        self.services.previews.leases.end_conversation(conversation_id)
         self.set_status(204)
         self.finish()
 

@@ -6,19 +6,16 @@ is somebody else's answer alike.
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
-from jupyter_server.utils import url_path_join
-
 from ..conversations.archive import Archive
 from ..conversations.placing import newest
 from ..errors import NotFound
 from ..models import JsonValue, ShareRecord
 from ..policy.names import decide_file_name
 from .base import SandboxHandler, endpoint
+from .links import preview_link, share_preview_url, share_url
 from .sending import SendingHandler
 
-_MOST_VERSIONS = 2**31 - 1
+MOST_VERSIONS = 2**31 - 1
 
 
 class SharesHandler(SandboxHandler):
@@ -34,16 +31,24 @@ class SharesHandler(SandboxHandler):
             by_path.setdefault(record.path, []).append(record)
         shares: list[JsonValue] = []
         for record in newest(records):
-            url = url_path_join(
-                self.base_url, "sandbox/files", conversation_id, quote(record.path, safe="/")
-            )
-            versions: list[JsonValue] = [_version_json(other) for other in by_path[record.path]]
+            place = (self.base_url, conversation_id, record.path)
+            versions: list[JsonValue] = [
+                {
+                    **_version_json(other),
+                    "url": share_url(*place, other.version),
+                    "preview_url": preview_link(
+                        other.preview, share_preview_url(*place, other.version)
+                    ),
+                }
+                for other in by_path[record.path]
+            ]
             shares.append(
                 {
                     "path": record.path,
                     "name": record.name,
                     **_version_json(record),
-                    "url": url,
+                    "url": share_url(*place),
+                    "preview_url": preview_link(record.preview, share_preview_url(*place)),
                     "versions": versions,
                 }
             )
@@ -65,8 +70,8 @@ class FileHandler(SendingHandler):
 
     async def _send(self, conversation_id: str, path: str) -> None:
         self.require_same_site()
-        version = self.integer_argument("version", 0, 1, _MOST_VERSIONS)
-        share = await self._find_share(conversation_id, path, version)
+        version = self.integer_argument("version", 0, 1, MOST_VERSIONS)
+        share = await find_share(self, conversation_id, path, version)
         async with self.services.files.reading(share.stored) as reader:
             await self.send_file(
                 reader,
@@ -75,18 +80,6 @@ class FileHandler(SendingHandler):
                 sha256=share.sha256,
                 size_bytes=share.size_bytes,
             )
-
-    async def _find_share(self, conversation_id: str, path: str, version: int) -> ShareRecord:
-        try:
-            await self.find(conversation_id)
-        except NotFound:
-            raise NotFound("There is no such file.") from None
-        share = None
-        if all(decide_file_name(part) for part in path.split("/")):
-            share = await self.services.database.share(conversation_id, path, version)
-        if share is None:
-            raise NotFound("There is no such file.")
-        return share
 
 
 class ZipHandler(SendingHandler):
@@ -113,6 +106,22 @@ class ZipHandler(SendingHandler):
         await archive.check()
         self.name_download(f"{record.title or 'shared files'}.zip")
         await self.send_pieces(archive.pieces(), archive.size_bytes, "application/zip")
+
+
+async def find_share(
+    handler: SandboxHandler, conversation_id: str, path: str, version: int
+) -> ShareRecord:
+    """Give a version of the caller's shared file (0: the newest), or raise ``NotFound``."""
+    try:
+        await handler.find(conversation_id)
+    except NotFound:
+        raise NotFound("There is no such file.") from None
+    share = None
+    if all(decide_file_name(part) for part in path.split("/")):
+        share = await handler.services.database.share(conversation_id, path, version)
+    if share is None:
+        raise NotFound("There is no such file.")
+    return share
 
 
 def _version_json(record: ShareRecord) -> dict[str, JsonValue]:

@@ -6,7 +6,7 @@ ends the connection, so that no client takes a part for the whole.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 from tornado.iostream import StreamClosedError
 
@@ -29,6 +29,8 @@ _HEADERS = {
 
 class SendingHandler(SandboxHandler):
     """Base of the handlers that send files."""
+
+    file_headers: Mapping[str, str] = _HEADERS
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         """Give a part of the path; what is not UTF-8 has lone surrogates and names no file."""
@@ -103,7 +105,7 @@ class SendingHandler(SandboxHandler):
         await super(SandboxHandler, self).finish(set_content_type=media_type)
 
     def _private(self) -> None:
-        for header, value in _HEADERS.items():
+        for header, value in self.file_headers.items():
             self.set_header(header, value)
 
     def _clear_for_error(self) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import json
 
 from ..errors import InvalidRequest
+from ..models import JsonValue
 from ..tools.calls import Call
 from ..tools.registry import FORMATS, export
 from .base import SandboxHandler, endpoint
+from .links import with_links
 
 _HEARTBEAT_SECONDS = 10.0
 
@@ -53,10 +55,14 @@ class ToolCallHandler(SandboxHandler):
             await asyncio.wait([call.done], timeout=wait)
             if not call.done.done():
                 await self.services.calls.announce(call)
-                self.answer(call.to_json(), 202)
+                self.answer(self.to_json(call), 202)
                 return
         await call.done  # unshielded: nobody cancels a handler
-        self.answer(call.to_json())
+        self.answer(self.to_json(call))
+
+    def to_json(self, call: Call) -> dict[str, JsonValue]:
+        """Give the model of a call, its files with their addresses."""
+        return with_links(self.base_url, call.conversation_id, call.to_json())
 
     async def _stream(self, call: Call) -> None:
         self.set_header("Content-Type", "text/event-stream")
@@ -79,7 +85,7 @@ class ToolCallHandler(SandboxHandler):
                     break
                 await self._event("output", {"text": text})
                 pending = asyncio.ensure_future(anext(pieces))
-            await self._event("result", call.to_json())
+            await self._event("result", self.to_json(call))
         finally:
             pending.cancel()
         super(SandboxHandler, self).finish(set_content_type="text/event-stream")
@@ -97,7 +103,8 @@ class CallHandler(SandboxHandler):
         """Give its state and, when it is over, its result; ``?wait=SECONDS`` waits for the end."""
         record = await self.find(conversation_id)
         wait = self.integer_argument("wait", 0, 0, 86400)
-        self.answer(await self.services.calls.fetch(record, call_id, wait))
+        call = await self.services.calls.fetch(record, call_id, wait)
+        self.answer(with_links(self.base_url, conversation_id, call))
 
 
 class CancelHandler(SandboxHandler):
@@ -108,4 +115,5 @@ class CancelHandler(SandboxHandler):
         """End it: its command is interrupted, and ended if that does not help."""
         record = await self.find(conversation_id)
         await self.services.calls.cancel(record, call_id)
-        self.answer(await self.services.calls.fetch(record, call_id, 0), 202)
+        call = await self.services.calls.fetch(record, call_id, 0)
+        self.answer(with_links(self.base_url, conversation_id, call), 202)

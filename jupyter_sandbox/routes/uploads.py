@@ -12,6 +12,7 @@ from ..conversations.uploads import IncomingUpload
 from ..errors import InvalidRequest, LimitExceeded
 from ..models import JsonValue, UploadRecord
 from .base import endpoint
+from .links import preview_link, upload_preview_url, upload_url
 from .receiving import ReceivingHandler, parse_content_digest, require_digest
 from .sending import SendingHandler
 
@@ -121,7 +122,7 @@ class UploadsHandler(ReceivingHandler):
 
     def to_json(self, row: UploadRecord) -> dict[str, JsonValue]:
         """Give the model of an upload."""
-        return upload_json(row)
+        return upload_json(self.base_url, row)
 
 
 class UploadHandler(ReceivingHandler, SendingHandler):
@@ -148,7 +149,7 @@ class UploadHandler(ReceivingHandler, SendingHandler):
             await self.drop()
         if not replaced:
             self.set_header("Location", quote(self.request.path, safe="/%"))
-        self.answer(upload_json(row), 200 if replaced else 201)
+        self.answer(upload_json(self.base_url, row), 200 if replaced else 201)
 
     @endpoint
     async def get(self, conversation_id: str, name: str) -> None:
@@ -199,8 +200,9 @@ class UploadHandler(ReceivingHandler, SendingHandler):
             await file.close()
 
 
-def upload_json(row: UploadRecord) -> dict[str, JsonValue]:
+def upload_json(base_url: str, row: UploadRecord) -> dict[str, JsonValue]:
     """Give the model of an upload."""
+    place = (base_url, row.conversation_id, row.name)
     return {
         "id": row.upload_id,
         "name": row.name,
@@ -209,4 +211,6 @@ def upload_json(row: UploadRecord) -> dict[str, JsonValue]:
         "preview": row.preview,
         "sha256": row.sha256,
         "created_at": row.created_at.isoformat(),
+        "url": upload_url(*place),
+        "preview_url": preview_link(row.preview, upload_preview_url(*place)),
     }

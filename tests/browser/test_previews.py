@@ -1,0 +1,169 @@
+"""Each kind of preview in a real browser, looked at."""
+
+from __future__ import annotations
+
+import io
+import wave
+from pathlib import Path
+
+import pytest
+
+from .previewed import inner_frame, open_preview
+
+PYTHON = '''"""Monthly totals of the weather."""
+import csv
+from collections import defaultdict
+
+
+def totals(path: str) -> dict[str, float]:
+    """Give the rain of each month, in millimetres."""
+    sums: dict[str, float] = defaultdict(float)
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            sums[row["date"][:7]] += float(row["precipitation"])  # 2015-12
+    return dict(sums)
+
+
+if __name__ == "__main__":
+    wettest = max(totals("seattle-weather.csv").items(), key=lambda item: item[1])
+    print(f"wettest month: {wettest[0]} with {wettest[1]:.1f} mm", "a very long line, " * 12)
+'''
+MARKDOWN = """---
+title: hidden
+---
+# Seattle weather
+
+The **wettest** month was *December 2015* with `284.5 mm`. See the [source](https://example.org/data) or
+[jump to the code](#code).
+
+| month | rain (mm) | days |
+|:------|----------:|:----:|
+| 2015-12 | 284.5 | 23 |
+| 2014-03 | 240.0 | 20 |
+
+- [x] read the data
+- [ ] draw the chart
+
+> Rain is measured at the airport.[^1]
+
+[^1]: Sea-Tac, 122 m above the sea.
+
+## Code
+
+```python
+def wettest(rows):
+    # the most rain
+    return max(rows, key=lambda row: row.rain)
+```
+
+```mermaid
+graph TD; A-->B
+```
+
+![a chart from far away](https://example.org/chart.png)
+
+<details><summary>More</summary>Text <kbd>Ctrl</kbd>+<kbd>C</kbd></details>
+"""
+HTML = """<!doctype html><title>Counter</title><style>body{font-family:sans-serif;text-align:center}
+button{font-size:24px;padding:8px 24px}</style><h1>Counter</h1><form onsubmit="event.preventDefault();
+document.querySelector('output').value++"><button>Count</button></form><p><output>0</output></p>
+<script>document.title = 'ran'; document.body.dataset.ran = 'yes'</script>"""
+SVG = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 200 120"><rect x="10" y="10" width="180"
+height="100" rx="16" fill="#2f6fde"/><circle cx="100" cy="60" r="34" fill="#ffd34d"/></svg>"""
+
+
+@pytest.fixture(scope="module")
+def conversation(live_server):
+    return live_server.conversation("previews")
+
+
+def png(page) -> bytes:
+    page.set_content("<body style='background:linear-gradient(45deg,#0a7,#fa3)'><h1>A chart</h1>")
+    return page.screenshot(clip={"x": 0, "y": 0, "width": 480, "height": 300})
+
+
+def test_text_has_colours_and_line_numbers(live_server, conversation, page, screenshot):
+    live_server.upload(conversation, "weather.py", PYTHON.encode())
+    open_preview(page, live_server, conversation, "weather.py")
+    frame = inner_frame(page)
+    lines = frame.locator(".file > span")
+    assert lines.count() == PYTHON.count("\n")
+    assert frame.locator(".file").inner_text().startswith('"""Monthly totals')
+    assert frame.locator(".file .k, .file .kn").count() > 3
+    screenshot(page, "text-light")
+    page.emulate_media(color_scheme="dark")
+    screenshot(page, "text-dark")
+
+
+def test_markdown_is_rendered(live_server, conversation, page, screenshot):
+    live_server.upload(conversation, "report.md", MARKDOWN.encode())
+    open_preview(page, live_server, conversation, "report.md")
+    frame = inner_frame(page)
+    assert frame.locator("h1").inner_text() == "Seattle weather"
+    assert frame.locator("td").count() == 6
+    assert frame.locator("pre .k").count() >= 2
+    assert frame.locator("img").get_attribute("src") is None
+    screenshot(page, "markdown-light")
+    page.emulate_media(color_scheme="dark")
+    screenshot(page, "markdown-dark")
+
+
+def test_html_runs_its_own_script(live_server, conversation, page, screenshot):
+    live_server.upload(conversation, "counter.html", HTML.encode())
+    open_preview(page, live_server, conversation, "counter.html")
+    frame = inner_frame(page)
+    frame.get_by_role("button").click()
+    frame.get_by_role("button").click()
+    assert frame.locator("output").inner_text() == "2"
+    screenshot(page, "html")
+
+
+def test_svg_is_a_picture(live_server, conversation, page, screenshot):
+    live_server.upload(conversation, "drawing.svg", SVG)
+    open_preview(page, live_server, conversation, "drawing.svg")
+    page.wait_for_function("document.images[0].complete")
+    assert page.evaluate("document.images[0].naturalWidth") > 0
+    screenshot(page, "svg")
+
+
+def test_a_raster_picture(live_server, conversation, page, screenshot):
+    live_server.upload(conversation, "chart.png", png(page))
+    open_preview(page, live_server, conversation, "chart.png")
+    page.wait_for_function("document.images[0].complete")
+    assert page.evaluate("document.images[0].naturalWidth") == 480
+    screenshot(page, "image")
+
+
+def test_a_pdf_in_the_browsers_viewer(live_server, conversation, page, screenshot, context):
+    writer = context.new_page()
+    writer.set_content("<h1>Report</h1><p>" + "A line of text. " * 80)
+    data = writer.pdf(format="A4")
+    writer.close()
+    live_server.upload(conversation, "report.pdf", data)
+    open_preview(page, live_server, conversation, "report.pdf")
+    page.wait_for_timeout(2500)
+    screenshot(page, "pdf")
+
+
+def test_sound(live_server, conversation, page, screenshot):
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(8000 * 2 * 3))
+    live_server.upload(conversation, "beep.wav", sound.getvalue())
+    open_preview(page, live_server, conversation, "beep.wav")
+    page.wait_for_function("document.querySelector('audio').readyState >= 1")
+    assert round(page.evaluate("document.querySelector('audio').duration")) == 3
+    screenshot(page, "audio")
+
+
+def test_what_has_no_preview_can_be_downloaded(live_server, conversation, page, screenshot):
+    live_server.upload(conversation, "data.bin", bytes(range(256)))
+    open_preview(page, live_server, conversation, "data.bin")
+    assert "no preview" in page.locator(".card").inner_text()
+    screenshot(page, "download")
+    with page.expect_download() as download:
+        page.locator(".card a").click()
+    assert Path(download.value.path()).read_bytes() == bytes(range(256))
