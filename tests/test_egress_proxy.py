@@ -7,11 +7,14 @@ import os
 import signal
 import socket
 import stat
+import sys
 import time
 
+import psutil
 import pytest
 
 from jupyter_sandbox.errors import Unavailable
+from jupyter_sandbox.policy.egress_rules import EgressRules
 from jupyter_sandbox.proxies.egress import EgressProxy
 from tests import egress_lab as lab
 
@@ -105,6 +108,51 @@ async def test_the_process_ends_when_the_pipe_does(short_dir):
     async with asyncio.timeout(5):
         assert await process.wait() == 0
     await proxy.stop()
+
+
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from jupyter_sandbox.policy.egress_rules import EgressRules
+from jupyter_sandbox.proxies.egress import EgressProxy
+
+async def main():
+    proxy = EgressProxy(EgressRules())
+    await proxy.start()
+    await proxy.open("s1", "c1", Path(sys.argv[1]))
+    print(proxy.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_server_takes_the_process_with_it(short_dir):
+    path = short_dir / "egress.sock"
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVER, str(path), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        process = psutil.Process(int(await server.stdout.readline()))
+    answer = await lab.Client(path).ask(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
+    assert "Allowed: nothing." in lab.reason_of(answer)
+    server.kill()
+    await server.wait()
+    await lab.eventually(lambda: not process.is_running() or process.status() == "zombie")
+    with pytest.raises(OSError, match=r"refused|No such file"):
+        await lab.Client(path).connect()
+
+
+async def test_the_process_gets_nothing_of_the_servers_environment_and_directory(monkeypatch):
+    monkeypatch.setenv("JUPYTER_SANDBOX_MASTER_KEY", "secret")
+    proxy = EgressProxy(EgressRules())
+    await proxy.start()
+    process = psutil.Process(proxy.pid)
+    assert "secret" not in process.environ().values()
+    assert set(process.environ()) <= {"PATH", "PYTHONPATH", "LANG", "LC_ALL", "LC_CTYPE"}
+    assert process.cwd() == "/"
+    await proxy.stop()
+    assert not process.is_running()
 
 
 async def test_a_process_that_does_not_start_is_unavailable(short_dir):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from random import Random
 
 import psutil
 import pytest
@@ -414,17 +415,20 @@ async def test_t11_a_slow_greeting_is_cut(short_dir):
 
 
 async def test_t11_connections_over_the_number_wait_and_another_conversation_does_not(short_dir):
-    caps = EgressCaps(connections=4)
-    async with lab.running(short_dir, lab.rules(caps=caps)) as (proxy, client):
-        held = [await client.connect() for _ in range(20)]
+    head = b"CONNECT other.example:443 HTTP/1.1\r\n\r\n"
+    async with lab.running(short_dir, lab.rules(caps=EgressCaps(connections=4))) as running:
+        proxy, client = running
+        held = [await client.connect() for _ in range(4)]
+        waiting = asyncio.ensure_future(client.ask(head))
         other = lab.Client(short_dir / "other.sock")
         await proxy.open("s2", "c2", other.path)
-        answer = await other.ask(b"CONNECT other.example:443 HTTP/1.1\r\n\r\n", seconds=5)
-        assert lab.status_of(answer) == 403
+        assert lab.status_of(await other.ask(head, seconds=5)) == 403
+        done, _ = await asyncio.wait({waiting}, timeout=0.5)
+        assert not done
+        held[0][1].close()
+        assert lab.status_of(await waiting) == 403
         for _, writer in held:
             writer.close()
-        answer = await client.ask(b"CONNECT other.example:443 HTTP/1.1\r\n\r\n", seconds=5)
-        assert lab.status_of(answer) == 403
 
 
 async def test_t11_ten_thousand_refusals_cost_neither_memory_nor_descriptors(short_dir):
@@ -534,6 +538,52 @@ async def test_t11_an_idle_tunnel_is_closed(short_dir):
         writer.close()
         await proxy.settle()
         assert proxy.denials("c1", 0.0) == []  # a retry may help: no denial
+
+
+# Anything at all
+
+
+def mangled(random: Random, seeds: list[bytes]) -> bytes:
+    """Give one of the seeds with pieces cut out, doubled, changed or put in."""
+    data = bytearray(random.choice(seeds))
+    for _ in range(random.randint(0, 6)):
+        at = random.randrange(len(data) + 1)
+        match random.randrange(4):
+            case 0:
+                del data[at : at + random.randrange(8)]
+            case 1:
+                data[at:at] = data[at : at + random.randrange(40)]
+            case 2:
+                data[at:at] = random.randbytes(random.randrange(8))
+            case _:
+                data[at : at + 1] = random.choice([b"\r\n", b"\0", b":", b" ", b"@", b"http://"])
+    return bytes(data)
+
+
+async def test_no_bytes_end_the_process_or_reach_another_host(short_dir):
+    attempts = short_dir / "attempts"
+    words = lab.command({GOOD: ["127.0.0.1"]}, record=attempts)
+    caps = EgressCaps(requests_per_second=100_000, head_seconds=0.2)
+    seeds = [
+        b"CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\n",
+        b"GET http://good.example/a?b HTTP/1.1\r\nHost: good.example\r\nAccept: */*\r\n\r\n",
+        b"CONNECT evil.example:443 HTTP/1.0\r\n\r\n" + lab.hello(GOOD),
+        lab.hello(GOOD),
+        b"\x05\x01\x00",
+    ]
+    random = Random(20261121)
+    async with lab.running(short_dir, lab.rules(caps=caps), words) as (proxy, client):
+        before = proxy.pid
+
+        async def throw(count: int) -> None:
+            for _ in range(count):
+                answer = await client.ask(mangled(random, seeds), seconds=20)
+                assert answer.startswith(b"HTTP/1.1 "), answer
+                assert b"\r\n\r\n" in answer
+
+        await asyncio.gather(*(throw(60) for _ in range(20)))
+        assert proxy.pid == before
+    assert set(attempts.read_text().split("\n")) <= {"127.0.0.1 443", "127.0.0.1 80", ""}
 
 
 # What a sandbox says reaches neither the log nor the text as it was

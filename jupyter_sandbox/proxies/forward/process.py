@@ -31,6 +31,7 @@ from .resolver import CachingResolver, Resolve, SystemResolver
 from .upstream import Upstream
 
 _PR_SET_PDEATHSIG = 1
+_MAX_DATA_BYTES = 1024**3  # ten times what full caps need: a leak ends us, not the machine
 _LOG_LINES, _DENIALS = 60, 60  # of one conversation in each window
 _WINDOW_SECONDS = 10.0
 
@@ -46,7 +47,7 @@ def run(resolve: Resolve | None = None, dial: Dial = dial_tcp) -> None:
         Likewise.
     """
     _die_with_parent()
-    _raise_descriptors()
+    _set_limits()
     reports = os.dup(1)
     os.dup2(2, 1)  # nothing but messages may come out of the pipe
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes us
@@ -168,10 +169,13 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _raise_descriptors() -> None:
+def _set_limits() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold what flows through us
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if most == resource.RLIM_INFINITY or most > _MAX_DATA_BYTES:
+        resource.setrlimit(resource.RLIMIT_DATA, (_MAX_DATA_BYTES, most))
 
 
 def _within_descriptors(connections: int) -> int:
