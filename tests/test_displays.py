@@ -143,3 +143,27 @@ def test_metadata_keeps_the_sizes_of_images_only():
     }
     assert safe_metadata(given) == {"image/png": {"width": 10}}
     assert safe_metadata(None) == {}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<div>" * 100_000,
+        "<p " + " ".join(f"a{n}=1" for n in range(100_000)) + ">",
+        "<p " + " ".join(f'a{n}=">"' for n in range(100_000)) + ">",
+        "<table><tr><td>" * 50_000,
+        "<b><i><p>" * 50_000,
+    ],
+)
+def test_html_that_takes_its_parser_long_is_left_out_before_it_is_parsed(hostile, monkeypatch):
+    monkeypatch.setattr("nh3.clean", lambda *args, **kwargs: pytest.fail("it was parsed"))
+    assert safe_bundle({"text/html": hostile, "text/plain": "t"}) == {"text/plain": "t"}
+    assert safe_bundle({"text/html": hostile}) == {"text/plain": "[not shown: text/html]"}
+
+
+def test_large_tables_and_large_inline_images_stay():
+    rows = "<tr>" + "<td>1.5</td>" * 20 + "</tr>"
+    table = f'<table class="dataframe">{rows * 200}</table>'
+    assert safe_bundle({"text/html": table})["text/html"].count("<td>") == 4000
+    image = f'<img src="data:image/png;base64,{"A" * 2_000_000}">'
+    assert len(safe_bundle({"text/html": image})["text/html"]) > 2_000_000

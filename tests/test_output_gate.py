@@ -70,6 +70,13 @@ def test_displays_have_a_larger_bound_of_their_own_and_their_text_the_same(gate)
     assert told["content"]["text"] == f"\n{NOTICE}\n"
 
 
+def test_html_counts_as_text_because_cleaning_it_takes_time(gate):
+    bundle = {"data": {"text/html": "<b>x</b>" * 300}, "metadata": {}}
+    sent = [gate.admit("iopub", message("display_data", bundle)) for _ in range(4)]
+    assert [len(each) for each in sent] == [1, 1, 0, 0]
+    assert sent[1][0]["content"]["text"] == f"\n{NOTICE}\n"
+
+
 def test_parents_that_the_client_never_sent_share_one_bound_that_refills():
     now = 0.0
     gate = OutputGate(LIMIT, clock=lambda: now)
@@ -104,6 +111,7 @@ def test_requests_that_are_remembered_are_bounded(gate):
 def test_types_that_could_reach_code_in_the_page_do_not_pass(gate, channel, msg_type):
     assert gate.admit(channel, message(msg_type, {"data": {}})) == []
     trusting = OutputGate(LIMIT, trusted=True)
+    trusting.note_request("mine")
     [passed] = trusting.admit(channel, message(msg_type, {"data": {}}, buffers=(b"1",)))
     assert (passed["content"], passed["buffers"]) == ({"data": {}}, [b"1"])
 
@@ -129,6 +137,7 @@ def test_messages_are_rebuilt_from_what_their_type_has(gate):
         message("kernel_info_reply", {"help_links": [{"url": "javascript:x"}], "debugger": True}),
     )
     assert (info["content"]["help_links"], info["content"]["debugger"]) == ([], False)
+    gate.note_request("mine")
     [seen] = gate.admit(
         "shell", message("inspect_reply", {"found": True, "data": {"text/html": html}})
     )
@@ -138,6 +147,7 @@ def test_messages_are_rebuilt_from_what_their_type_has(gate):
         "payload": [{"source": "page", "data": {"text/html": html}}, {"source": "evil"}, 3],
         "user_expressions": {"a": {"status": "ok", "data": {"text/html": html}}},
     }
+    gate.note_request("mine")
     [done] = gate.admit("shell", message("execute_reply", reply))
     assert [each["data"] for each in done["content"]["payload"]] == [{"text/html": "<b>x</b>"}]
     assert done["content"]["user_expressions"]["a"]["data"] == {"text/html": "<b>x</b>"}
@@ -159,6 +169,7 @@ def test_nonsense_of_a_right_type_raises_nothing(gate, content):
         ("stdin", "input_request"),
     ):
         for msg_type in types.split():
+            gate.note_request("mine")
             for each in gate.admit(channel, message(msg_type, content)):
                 assert isinstance(each["content"], dict)
 
@@ -166,3 +177,11 @@ def test_nonsense_of_a_right_type_raises_nothing(gate, content):
 def test_a_reply_that_is_too_long_is_an_error_in_its_place(gate):
     [reply] = gate.admit("shell", message("history_reply", {}, size=5_000_000))
     assert reply["content"]["status"] == "error"
+
+
+def test_a_request_is_answered_once_and_nothing_else_is(gate):
+    reply = message("execute_reply", {"status": "ok"})
+    assert [len(gate.admit("shell", reply)) for _ in range(3)] == [1, 0, 0]
+    assert gate.admit("shell", message("execute_reply", {}, "forged")) == []
+    asked = message("input_request", {"prompt": "> "}, size=1000)
+    assert [len(gate.admit("stdin", asked)) for _ in range(6)] == [1, 1, 1, 1, 0, 0]

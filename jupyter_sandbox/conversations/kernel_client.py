@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -23,25 +24,32 @@ if TYPE_CHECKING:
 Send = Callable[[str, Message | None], Awaitable[None]]
 """Sends a message on a channel to the client, and waits until it is on its way; None: goodbye."""
 
-_IN_A_THREAD_BYTES = 32 * 1024
+_IN_A_THREAD_BYTES = 2 * 1024
 _CHANNELS = frozenset(("shell", "control", "stdin"))
 
 
 class KernelClient:
-    """A connection."""
+    """A connection.
+
+    Parameters
+    ----------
+    threads : ThreadPoolExecutor
+        Where long messages are cleaned: not where the rest of the server's work is done.
+    """
 
     def __init__(
         self,
         kernel: ConversationKernel,
         python: PythonKernel,
         send: Send,
-        limit_bytes: int,
-        trusted: bool,
+        gate: OutputGate,
+        threads: ThreadPoolExecutor,
     ) -> None:
         self._kernel = kernel
         self._python = python
         self._send = send
-        self._gate = OutputGate(limit_bytes, trusted)
+        self._gate = gate
+        self._threads = threads
         self._channels = python.channels()
         self._closed = False
 
@@ -112,7 +120,8 @@ class KernelClient:
 
     async def _on_message(self, channel: str, message: KernelMessage) -> None:
         if message.size > _IN_A_THREAD_BYTES:
-            admitted = await asyncio.to_thread(self._gate.admit, channel, message)
+            loop = asyncio.get_running_loop()
+            admitted = await loop.run_in_executor(self._threads, self._gate.admit, channel, message)
         else:
             admitted = self._gate.admit(channel, message)
         for each in admitted:

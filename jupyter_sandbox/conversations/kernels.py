@@ -12,12 +12,14 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ..errors import InvalidRequest, LimitExceeded, NotFound, SandboxError
 from ..models import Limits
 from ..sandbox.kernel_manager import KERNEL_NAME, kernel_spec
+from ..sandbox.output_gate import OutputGate
 from ..sandbox.python_kernel import PythonKernel
 from ..sandbox.sandbox import Sandbox
 from .conversation import Conversation
@@ -25,6 +27,7 @@ from .kernel_client import KernelClient, Send
 
 _ALIASES = frozenset(("", KERNEL_NAME, "python3", "python"))  # notebooks made elsewhere say python3
 _MOST_SESSIONS = 200
+_THREADS = 2
 _MOST_CLIENTS = 12  # of the 64 connections that the relay takes, each needs four
 _SHORT_LIFE_SECONDS = 5.0
 _MOST_SHORT_LIVES = 3
@@ -59,6 +62,7 @@ class Kernels:
         self._trusted = trusted
         self._log = log
         self._kernels: dict[str, ConversationKernel] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sandbox-displays")
 
     def __repr__(self) -> str:
         return f"<Kernels {len(self._kernels)}>"
@@ -67,7 +71,9 @@ class Kernels:
         """Give the kernel of a conversation whose owner was checked."""
         known = self._kernels.get(conversation.conversation_id)
         if known is None or known.conversation is not conversation:
-            known = ConversationKernel(conversation, self._limits, self._trusted, self._log)
+            known = ConversationKernel(
+                conversation, self._limits, self._trusted, self._threads, self._log
+            )
             self._kernels[conversation.conversation_id] = known
         return known
 
@@ -82,17 +88,24 @@ class Kernels:
         kernels, self._kernels = list(self._kernels.values()), {}
         for kernel in kernels:
             await kernel.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class ConversationKernel:
     """The kernel of one conversation."""
 
     def __init__(
-        self, conversation: Conversation, limits: Limits, trusted: bool, log: logging.Logger
+        self,
+        conversation: Conversation,
+        limits: Limits,
+        trusted: bool,
+        threads: ThreadPoolExecutor,
+        log: logging.Logger,
     ) -> None:
         self.conversation = conversation
         self._limits = limits
         self._trusted = trusted
+        self._threads = threads
         self._log = log
         self._sessions: OrderedDict[str, SessionModel] = OrderedDict()
         self._clients: set[KernelClient] = set()
@@ -190,9 +203,8 @@ class ConversationKernel:
             if sandbox is None:
                 raise NotFound("There is no such kernel.")
             await sandbox.python.ensure_started()
-            client = KernelClient(
-                self, sandbox.python, send, self._limits.output_bytes, self._trusted
-            )
+            gate = OutputGate(self._limits.output_bytes, self._trusted)
+            client = KernelClient(self, sandbox.python, send, gate, self._threads)
             try:
                 await client.open()
             except BaseException:

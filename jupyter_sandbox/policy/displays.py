@@ -18,8 +18,13 @@ from typing import Any
 import nh3
 from markdown_it import MarkdownIt
 
-_MOST_HTML = 1024 * 1024  # characters; more is not cleaned but left out
-_MOST_MARKDOWN = 128 * 1024
+# What is longer is left out. A parser of HTML takes time that grows with the square of nested
+# elements and of an element's attributes: within these bounds it is half a second at the worst.
+_MOST_HTML = 64 * 1024  # characters, inline images and the like not counted
+_MOST_MARKDOWN = 32 * 1024
+_MOST_TAGS = 5000  # cells of tables not counted: they do not nest
+_LONG_WORD = re.compile(r"[A-Za-z0-9+/=]{200,}")
+_TAG = re.compile(r"<(?!/?t[dhr][\s>])")
 
 _RASTER = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _TEXT = ("text/plain", "text/latex")
@@ -82,6 +87,14 @@ def safe_metadata(metadata: object) -> dict[str, Any]:
     return kept
 
 
+def html_weight(data: object) -> int:
+    """Give how much there is to clean in a display's data: characters, long words not counted."""
+    if not isinstance(data, Mapping):
+        return 0
+    texts = (_text(data.get(kind)) for kind in ("text/html", "text/markdown"))
+    return sum(_weight(text) for text in texts if text)
+
+
 def safe_html(html: str) -> str:
     """Give HTML that neither runs nor loads anything."""
     return nh3.clean(
@@ -98,7 +111,7 @@ def safe_html(html: str) -> str:
 def _html(given: Mapping[Any, Any], has_image: bool) -> str | None:
     html = _text(given.get("text/html"))
     if html is not None:
-        return safe_html(html) if len(html) <= _MOST_HTML else None
+        return _cleaned(html)
     if has_image:
         return None
     svg = _text(given.get("image/svg+xml"))
@@ -108,8 +121,19 @@ def _html(given: Mapping[Any, Any], has_image: bool) -> str | None:
     markdown = _text(given.get("text/markdown"))
     if markdown is not None and len(markdown) <= _MOST_MARKDOWN:
         rendered: str = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
-        return safe_html(rendered)
+        return _cleaned(rendered)
     return None
+
+
+def _cleaned(html: str) -> str | None:
+    """Give it clean, or None if that could take long."""
+    if _weight(html) > _MOST_HTML or sum(1 for _ in _TAG.finditer(html)) > _MOST_TAGS:
+        return None
+    return safe_html(html)
+
+
+def _weight(html: str) -> int:
+    return len(_LONG_WORD.sub("", html))
 
 
 def _text(value: object) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sandbox_guest.output import notice
 
-from ..policy.displays import safe_bundle, safe_metadata
+from ..policy.displays import html_weight, safe_bundle, safe_metadata
 from .kernel_messages import KernelMessage
 
 Message = dict[str, Any]
@@ -26,6 +26,7 @@ _DISPLAYS = 8  # times the bound of text: pictures are larger, and a cell shows 
 _REFILL_SECONDS = 10.0
 _MOST_REPLY_BYTES = 4 * 1024 * 1024
 _MOST_NAME = 200
+_MOST_PARTS = 20
 _STATES = frozenset(("busy", "idle", "starting", "restarting", "dead"))
 _NOT_SHOWN = {"status": "error", "ename": "NotShown", "evalue": "", "traceback": []}
 _HEADER = ("msg_id", "msg_type", "username", "session", "date", "version", "subshell_id")
@@ -38,6 +39,7 @@ class _Budget:
         self.text_left = limit_bytes
         self.displays_left = limit_bytes * _DISPLAYS
         self.is_told = False
+        self.is_answered = False
         self.since = 0.0
 
 
@@ -77,6 +79,15 @@ class OutputGate:
         """Give what to send in the place of a message: itself, a part with a notice, nothing."""
         if channel == "iopub":
             return self._admit_output(message)
+        budget = self._requests.get(message.parent_id)
+        if budget is None or (channel != "stdin" and budget.is_answered):
+            return []  # an answer to nothing
+        if channel == "stdin":
+            budget.text_left -= message.size
+            if budget.text_left < 0:
+                return []
+        else:
+            budget.is_answered = True
         if message.size > _MOST_REPLY_BYTES:
             return [_built(message, _NOT_SHOWN)]
         if self._trusted:
@@ -98,6 +109,10 @@ class OutputGate:
             return self._cut(message, budget)
         if self._trusted or rebuild is None:
             return [_as_it_is(message)]
+        weight = html_weight(message.content.get("data"))
+        if weight > budget.text_left:  # to clean it takes time, which is bounded so
+            return self._cut(message, budget)
+        budget.text_left -= weight
         built = _built(message, rebuild(message.content))
         return [built, *self._bound_plain(message, built["content"], budget)]
 
@@ -228,13 +243,13 @@ def _execute_reply(content: Mapping[str, Any]) -> dict[str, Any]:
     payload = content.get("payload")
     reply["payload"] = [
         rebuilt
-        for item in (payload if isinstance(payload, list) else [])
+        for item in (payload[:_MOST_PARTS] if isinstance(payload, list) else [])
         if isinstance(item, Mapping) and (rebuilt := _payload(item)) is not None
     ]
     asked = content.get("user_expressions")
     reply["user_expressions"] = {
         str(name)[:_MOST_NAME]: {**_outcome(value), **_display(value)}
-        for name, value in (asked.items() if isinstance(asked, Mapping) else ())
+        for name, value in list(asked.items() if isinstance(asked, Mapping) else ())[:_MOST_PARTS]
         if isinstance(value, Mapping)
     }
     return reply
