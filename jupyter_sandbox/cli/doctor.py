@@ -1,12 +1,14 @@
 """``jupyter sandbox doctor``: does a sandbox work here, what holds it, and what to do if not.
 
 It starts a server of its own with the user's configuration and asks it for its deep health report;
-what it prints is that report. Exit code 1 when a step failed or no engine works; a limit that does
+what it prints is that report. With ``--probe`` it also attacks a sandbox of its own from inside.
+Exit code 1 when a step failed, no engine works or an attack was not contained; a limit that does
 not hold is a warning.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from jupyter_core.application import JupyterApp
 from traitlets import Bool, Enum
 
 from ..demo.assistant import Server
+from .probe import Attempt, ProbeFailed, probe, to_rows
 from .temporary_server import ServerFailed, temporary_server
 
 _REPORT_SECONDS = 600.0
@@ -46,24 +49,42 @@ class DoctorApp(JupyterApp):
         help="What makes the sandbox; empty: what the configuration says.",
     ).tag(config=True)
     as_json = Bool(False, help="Print the report as JSON.").tag(config=True)
+    attack = Bool(
+        False, help="Also attack a fresh sandbox from inside; harmless, nothing leaves it."
+    ).tag(config=True)
 
     aliases = {"engine": "DoctorApp.engine"}  # noqa: RUF012
-    flags = {"json": ({"DoctorApp": {"as_json": True}}, "Print the report as JSON.")}  # noqa: RUF012
+    flags = {  # noqa: RUF012
+        "json": ({"DoctorApp": {"as_json": True}}, "Print the report as JSON."),
+        "probe": (
+            {"DoctorApp": {"attack": True}},
+            "Also attack a fresh sandbox from inside; harmless, nothing leaves it.",
+        ),
+    }
 
     def start(self) -> None:
         """Print the report; exit with 1 if sandboxes do not work here."""
+        attempts: list[Attempt] = []
         base = Path(tempfile.mkdtemp(prefix="jsb-doctor", dir="/tmp"))
         try:
             with temporary_server(base, self.engine) as server:
                 report = _ask(server)
-        except ServerFailed as exc:
+                if self.attack:
+                    attempts = probe(server)
+        except (ServerFailed, ProbeFailed) as exc:
             print(f"{exc}; the end of its log:", file=sys.stderr)
             print((base / "server.log").read_text()[-4000:], file=sys.stderr)
             self.exit(1)
         finally:
             subprocess.run(["rm", "-rf", "--one-file-system", "--", str(base)], check=False)
-        print(json.dumps(report, indent=2) if self.as_json else "\n".join(to_lines(report)))
-        self.exit(0 if report.get("ok") else 1)
+        if self.as_json:
+            shapes = [dataclasses.asdict(each) for each in attempts]
+            print(json.dumps({**report, "attacks": shapes} if self.attack else report, indent=2))
+        else:
+            lines = [*to_lines(report), *(to_rows(attempts) if self.attack else ())]
+            print("\n".join(lines))
+        contained = all(each.contained for each in attempts)
+        self.exit(0 if report.get("ok") and contained else 1)
 
 
 def to_lines(report: dict[str, Any]) -> Iterator[str]:

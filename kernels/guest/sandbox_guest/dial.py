@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict
 
 from . import protocol
 from .streams import Stream, StreamClosed
+from .threads import start_thread
 
 _TICK_SECONDS = 0.25
 _MAX_PAUSE_SECONDS = 1.0
@@ -97,7 +98,15 @@ class Dialer:
         with self._changed:
             self._idle[name] = self._idle.get(name, 0) + 1
             self._streams += 1
-        threading.Thread(target=self._hold, args=(name, stream), daemon=True).start()
+        try:
+            start_thread(self._hold, name, stream)
+        except OSError:  # user code has all processes there may be; this does not last
+            stream.close()
+            with self._changed:
+                self._idle[name] -= 1
+                self._streams -= 1
+                self._retry_at[name] = time.monotonic() + _MAX_PAUSE_SECONDS
+            return False
         return True
 
     def _hold(self, name: str, stream: Stream) -> None:

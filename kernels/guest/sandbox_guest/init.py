@@ -143,7 +143,7 @@ class Init:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_PACKET)
-        pid = os.fork()
+        pid = self._fork_server()
         if pid == 0:
             code = 1
             try:
@@ -169,6 +169,30 @@ class Init:
             for below in _descendants(p):
                 _kill(below)
         self._tell({"kept": kept})
+
+    def _fork_server(self) -> int:
+        """Fork; where user code has taken all processes there may be, end it first."""
+        while True:
+            try:
+                return os.fork()
+            except OSError:
+                for keeper_pid in self._keepers:
+                    for below in _descendants(keeper_pid):
+                        _kill(below)
+                time.sleep(0.05)
+                self._forget_dead()
+
+    def _forget_dead(self) -> None:
+        """Reap what has ended while there is no server to tell it to."""
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._keepers.discard(pid)
+            self._managed.pop(pid, None)
 
     def _tell(self, packet: Dict[str, Any]) -> None:
         try:

@@ -24,6 +24,7 @@ from .output import SPOOL_DIR
 from .spawn import Spawner
 from .splice import serve_socket
 from .streams import Stream
+from .threads import reserve
 
 _THREAD_STACK_BYTES = 512 * 1024
 _LOAD_FILES_SECONDS = 0.5
@@ -105,7 +106,8 @@ def _serve_files(stream: Stream) -> None:
 
 
 def _load_later() -> None:
-    """Import the file service when the first command has had its time."""
+    """Import the file service, and more, when the first command has had its time."""
+    reserve()
     time.sleep(_LOAD_FILES_SECONDS)
     from . import files  # noqa: F401
 

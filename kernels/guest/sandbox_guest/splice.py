@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from typing import Tuple, Union
 
 from . import protocol
 from .streams import Stream
+from .threads import start_thread
 
 _PIECE_BYTES = 64 * 1024
 _CONNECT_SECONDS = 10.0
@@ -27,8 +27,7 @@ def serve_socket(stream: Stream, target: str) -> None:
     try:
         if first:
             inner.sendall(first)
-        back = threading.Thread(target=_copy, args=(inner, stream.socket), daemon=True)
-        back.start()
+        back = start_thread(_copy, inner, stream.socket)
         _copy(stream.socket, inner)
         back.join()
     except OSError:

@@ -13,6 +13,8 @@ import select
 import threading
 from typing import Callable, Dict, Optional, Tuple
 
+from ..threads import Started, start_thread
+
 _MAX_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 64 * 1024
 
@@ -24,7 +26,7 @@ class BackgroundOutput:
         self._files: Dict[int, Tuple[int, int]] = {}  # pipe -> (file or -1, bytes left)
         self._lock = threading.Lock()  # guards _files and _thread
         self._poll = select.epoll()
-        self._thread: Optional[threading.Thread] = None
+        self._thread: Optional[Started] = None
 
     def take(self, pipe_fd: int, new_file: Callable[[], str]) -> Optional[str]:
         """Read a pipe from now on; give the file that its output goes to (None: it is dropped)."""
@@ -38,8 +40,7 @@ class BackgroundOutput:
         with self._lock:
             self._files[pipe_fd] = (file_fd, _MAX_BYTES)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="background", daemon=True)
-                self._thread.start()
+                self._thread = start_thread(self._run)
         self._poll.register(pipe_fd, select.EPOLLIN)
         return path
 

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..output import BoundedOutput, spool_namer
+from ..threads import Started, start_thread
 from ..trees import Process
 from .background import BackgroundOutput
 from .shells import Shell, Shells
@@ -241,7 +242,7 @@ class _Runner:
         self._stopped = ""
         self._small_reads = 0
         self._at_end = False
-        self._ender: Optional[threading.Thread] = None
+        self._ender: Optional[Started] = None
 
     def run(self, shells: Shells, new_spool: Any, background: BackgroundOutput) -> Dict[str, Any]:
         output = BoundedOutput(self._execution.limit_bytes, new_spool)
@@ -347,7 +348,7 @@ class _Runner:
         if why == "interrupted":
             with contextlib.suppress(OSError):
                 os.killpg(self._shell.pid, signal.SIGINT)
-            threading.Thread(target=self._end_after_grace, daemon=True).start()
+            start_thread(self._end_after_grace)
         else:
             self._end_in_background()
 
@@ -362,8 +363,7 @@ class _Runner:
             self._killed += self._shell.tree.end(_GRACE_SECONDS)
             self._shell.keeper.wake()
 
-        self._ender = threading.Thread(target=end, daemon=True)
-        self._ender.start()
+        self._ender = start_thread(end)
 
 
 def _merge(pieces: List[str]) -> List[str]:

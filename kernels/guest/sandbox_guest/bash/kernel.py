@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import datetime
 import os
-import threading
 import time
 from typing import Any, Callable, Dict, List, Optional
 
 from .. import __version__
 from ..frames import encode
 from ..streams import Stream, StreamClosed
+from ..threads import Started, start_thread
 from .executions import Execution, Executions, Follower, TooMany, bounds
 
 _PROTOCOL_VERSION = "5.4"
@@ -38,7 +38,7 @@ class _Session:
         self.stream = stream
         self._executions = executions
         self._id = os.urandom(16).hex()
-        self._reader: Optional[threading.Thread] = None
+        self._reader: Optional[Started] = None
         self._handlers: Dict[str, Callable[[Dict[str, Any], Dict[str, Any]], None]] = {
             "kernel_info_request": self._on_kernel_info_request,
             "attach_request": self._on_attach_request,
@@ -53,8 +53,7 @@ class _Session:
 
     def read_on(self) -> None:
         """Leave the reading to another thread: this one runs a command."""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._reader = start_thread(self._read)
 
     def _read(self) -> None:
         try:
@@ -119,7 +118,7 @@ class _Session:
             run(_Direct(self, parent, execution))
         else:
             if run is not None:
-                threading.Thread(target=run, args=(Follower(),), daemon=True).start()
+                start_thread(run, Follower())
             self.follow_in_thread(parent, execution, "execute_reply", busy=True)
 
     def _on_attach_request(self, parent: Dict[str, Any], content: Dict[str, Any]) -> None:
@@ -152,9 +151,7 @@ class _Session:
         busy: bool = False,
     ) -> None:
         """Show an execution from the character ``sent`` on to its end."""
-        threading.Thread(
-            target=self._follow, args=(parent, execution, reply_type, sent, busy), daemon=True
-        ).start()
+        start_thread(self._follow, parent, execution, reply_type, sent, busy)
 
     def _follow(
         self,
