@@ -7,7 +7,7 @@ TOKEN := $(or $(TOKEN),$(shell python3 -c 'import secrets; print(secrets.token_h
 # A company's private certificate authority, for the image and the sandboxes.
 EXTRA_CA ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
-.PHONY: run test test-fast lint demo bench image clean
+.PHONY: run test test-fast lint fuzz demo bench image clean
 
 $(VENV)/.ready: pyproject.toml
 	python3 -m venv $(VENV)
@@ -40,6 +40,10 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Searches everything that parses bytes from inside; with atheris (pip install atheris) by coverage.
+fuzz: $(VENV)/.ready
+	$(PY) -m tests.fuzzing $(or $(FUZZ_SECONDS),300) $(ARGS)
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/jupyter sandbox demo $(ARGS)

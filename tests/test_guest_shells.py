@@ -12,6 +12,7 @@ from sandbox_guest import protocol
 from sandbox_guest.bash import exported
 
 from jupyter_sandbox.sandbox.bash_kernel import BashKernel
+from tests.attacks import attack
 from tests.local_guest import LocalGuest, eventually
 
 
@@ -62,6 +63,7 @@ async def test_signals_to_the_parent_that_a_command_sends_by_mistake_do_nothing(
         assert (outcome.text, outcome.exit_code) == ("still here\n", 0)
 
 
+@attack("T20")
 async def test_a_command_that_stops_its_parent_is_ended_by_its_timeout(guest):
     async with shell_of(guest) as run:
         outcome = await run("kill -STOP $PPID; sleep 1000", timeout_seconds=0.5)

@@ -36,6 +36,7 @@ from jupyter_sandbox.stores.vault_format import (
     sealed_size,
 )
 from jupyter_sandbox.stores.vault_opening import open_vault
+from tests.attacks import attack
 
 
 @dataclass
@@ -134,6 +135,7 @@ def test_the_sealed_form_does_not_depend_on_how_the_pieces_were_cut(pieces, name
     assert bytes(opening.chunks(0, sealed[:-56], bytearray())) == data
 
 
+@attack("T28")
 async def test_nothing_on_the_disk_shows_contents_names_or_keys(tmp_path):
     marker = b"the-marker-of-an-upload"
     async with a_house(tmp_path) as house:
@@ -151,6 +153,7 @@ async def test_nothing_on_the_disk_shows_contents_names_or_keys(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 * BORDER + 7])
+@attack("T29")
 async def test_a_flipped_bit_anywhere_is_refused(tmp_path, size):
     async with a_house(tmp_path) as house:
         file = await house.put(os.urandom(size))
@@ -176,6 +179,7 @@ async def test_a_file_that_was_read_before_is_looked_at_again_when_it_has_change
         await house.refused(file)
 
 
+@attack("T29")
 async def test_cut_and_extended_files_are_refused(tmp_path):
     async with a_house(tmp_path) as house:
         file = await house.put(os.urandom(3 * BORDER))
@@ -196,6 +200,7 @@ async def test_cut_and_extended_files_are_refused(tmp_path):
             await house.refused(file)
 
 
+@attack("T29")
 async def test_swapped_chunks_are_refused(tmp_path):
     async with a_house(tmp_path) as house:
         file = await house.put(os.urandom(4 * BORDER))
@@ -213,6 +218,7 @@ async def test_swapped_chunks_are_refused(tmp_path):
         await house.refused(file)
 
 
+@attack("T29")
 async def test_swapped_files_are_refused(tmp_path):
     async with a_house(tmp_path) as house:
         one, two = await house.put(b"1" * 100), await house.put(b"2" * 100)
@@ -237,6 +243,7 @@ async def test_a_file_does_not_open_under_another_name_kind_or_conversation(tmp_
         await house.refused(replace(file, identity=identity))
 
 
+@attack("T29")
 async def test_an_older_version_in_the_place_of_the_newer_is_refused(tmp_path):
     async with a_house(tmp_path) as house:
         old, new = await house.put(b"old one"), await house.put(b"new one")
@@ -252,6 +259,7 @@ async def test_an_older_version_in_the_place_of_the_newer_is_refused(tmp_path):
         await house.refused(replace(third, size_bytes=7))
 
 
+@attack("T29")
 async def test_a_wrong_master_key_says_so_and_delivers_nothing(tmp_path):
     async with a_house(tmp_path) as house:
         file = await house.put(b"x" * 100)
@@ -295,6 +303,7 @@ def test_the_key_file_is_made_once_and_for_the_server_alone(tmp_path):
     ],
     ids=["group", "others", "link", "damaged", "empty", "short", "fifo", "owner"],
 )
+@attack("T30")
 def test_an_unsafe_key_file_is_refused(tmp_path, spoil, words):
     file = tmp_path / "master.key"
     load_master_keys(file, {})
@@ -312,6 +321,7 @@ def test_keys_show_in_no_repr(tmp_path):
     assert "1" in repr(master)
 
 
+@attack("T30")
 async def test_a_rotation_rewraps_the_keys_and_touches_no_file(tmp_path):
     async with a_house(tmp_path) as house:
         file = await house.put(b"x" * 100)

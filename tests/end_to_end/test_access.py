@@ -17,6 +17,7 @@ import pytest
 from jupyter_server.auth import IdentityProvider, User
 
 from jupyter_sandbox.routes import ROUTES
+from tests.attacks import attack
 from tests.conftest import text_of
 
 USERS = ("alice", "bob", "carol", "dora")
@@ -133,6 +134,7 @@ def shape(response) -> tuple:
     return response.code, headers, response.body
 
 
+@attack("T40")
 async def test_nobody_without_a_token_is_answered(user):
     conversation = await conversation_of(user("alice"))
     for method, pattern in every_method():
@@ -141,6 +143,7 @@ async def test_nobody_without_a_token_is_answered(user):
         assert b"secret" not in (response.body or b"")
 
 
+@attack("T26")
 async def test_a_foreign_conversation_answers_as_a_missing_one_does(user):
     conversation = await conversation_of(user("alice"))
     for name in ("bob", "dora"):
@@ -276,6 +279,7 @@ async def test_administrators_read_and_change_the_policy_and_others_do_not(user)
     assert (await user("carol").json("GET", "/sandbox/api/conversations"))[0] == 200
 
 
+@attack("T26")
 async def test_foreign_and_missing_cannot_be_told_apart_by_time(user):
     """1,000 tries of each, taken in turn: the medians differ by less than the spread of one."""
     conversation = await conversation_of(user("alice"))

@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 
+from tests.attacks import attack
 from tests.conftest import text_of
 
 
@@ -19,6 +20,7 @@ from tests.conftest import text_of
         "(sleep 1000 &) ; echo done",
     ],
 )
+@attack("T20")
 async def test_a_background_process_does_not_hold_the_call(api, command):
     conversation = await api.conversation()
     await api.bash(conversation, "true")
@@ -30,6 +32,7 @@ async def test_a_background_process_does_not_hold_the_call(api, command):
     assert "sleep" in await api.bash(conversation, "cat /proc/[0-9]*/comm")
 
 
+@attack("T20")
 async def test_a_timeout_ends_the_whole_tree_also_what_left_the_session(api):
     conversation = await api.conversation()
     await api.bash(conversation, "export KEPT=1")
@@ -60,6 +63,7 @@ async def test_nothing_waits_for_input(api):
     assert time.monotonic() - started < 30
 
 
+@attack("T18")
 async def test_a_flood_is_cut_spooled_and_costs_the_host_no_memory(api):
     conversation = await api.conversation()
     await api.bash(conversation, "echo warm")
@@ -116,6 +120,7 @@ async def test_the_exit_code_stands_in_the_last_line(api, command, code):
     assert text.rstrip("\n").split("\n")[-1].startswith(f"[exit code {code}")
 
 
+@attack("T18")
 async def test_one_line_of_50_mib_and_200000_lines(api):
     conversation = await api.conversation()
     long_line = await api.call(

@@ -9,6 +9,7 @@ import sys
 
 import psutil
 
+from tests.attacks import attack
 from tests.conftest import text_of
 
 
@@ -109,6 +110,7 @@ async def test_two_server_processes_provision_one_sandbox_and_both_use_it(
     assert start_time[0] == start_time[1]
 
 
+@attack("T39")
 async def test_a_restarted_server_finds_sandbox_variables_and_the_running_command(
     api, jp_serverapp
 ):

@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 
+from tests.attacks import attack
 from tests.conftest import text_of
 
 W = "/workspace"
@@ -98,6 +99,7 @@ async def test_a_file_of_100_mib_is_viewed_and_edited_with_flat_memory(api):
     assert all(int(w) < 120_000 for w in peak.split() if w.isdigit())
 
 
+@attack("T24")
 async def test_a_directory_of_100000_entries_is_listed_in_bounded_time(api):
     conversation = await api.conversation()
     await api.bash(
@@ -165,6 +167,7 @@ async def test_an_image_is_shown_as_an_image_and_another_binary_by_type_and_size
     assert "3,000" in binary or "3000" in binary or "2.9K" in binary
 
 
+@attack("T27")
 async def test_uploads_are_read_only_inside(api):
     conversation = await api.conversation()
     shown = await api.bash(

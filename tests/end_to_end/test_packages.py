@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from tests.attacks import attack
 from tests.conftest import text_of
 from tests.packages import mirror_networks, registry_rules
 
@@ -32,6 +33,7 @@ async def run(api, conversation: str, command: str) -> str:
     return text
 
 
+@attack("T12")
 async def test_pip_installs_a_package_that_can_be_imported(api):
     conversation = await api.conversation()
     await run(api, conversation, "pip install roman")
@@ -68,6 +70,7 @@ async def test_npm_installs_many_packages_at_once_without_a_pause(api):
 
 
 @pytest.mark.parametrize("engine_name", DOCKER)
+@attack("T12")
 async def test_apt_installs_a_package_that_can_be_run(api):
     conversation = await api.conversation()
     await run(api, conversation, "apt-get update && apt-get install -y tree")

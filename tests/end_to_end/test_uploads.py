@@ -13,6 +13,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 
+from tests.attacks import attack
 from tests.conftest import text_of
 
 LIMIT = 25_000_000
@@ -369,6 +370,7 @@ async def test_uploads_and_shared_files_are_in_place_again_in_a_new_sandbox(uplo
     assert uploads.stored() == []
 
 
+@attack("T29")
 async def test_a_damaged_upload_keeps_no_sandbox_from_starting_and_is_told(uploads):
     api = uploads.api
     conversation = await api.conversation()
@@ -389,6 +391,7 @@ async def test_a_damaged_upload_keeps_no_sandbox_from_starting_and_is_told(uploa
     assert "Content-Disposition" not in response.headers
 
 
+@attack("T28")
 async def test_plaintext_lies_in_memory_only_and_only_while_the_sandbox_lives(uploads, short_dir):
     api = uploads.api
     conversation = await api.conversation()
@@ -478,6 +481,7 @@ async def test_the_capacity_stops_every_tool_until_there_is_room_again(uploads):
     assert not (await api.call(conversation, "bash", command="true"))["is_error"]
 
 
+@attack("T30")
 async def test_an_unsafe_master_key_stops_everything_until_it_is_put_right(uploads, short_dir):
     api = uploads.api
     conversation = await api.conversation()
@@ -491,6 +495,7 @@ async def test_an_unsafe_master_key_stops_everything_until_it_is_put_right(uploa
     assert (await api.raw("GET", "conversations", conversation, "uploads", "a")).body == b"x"
 
 
+@attack("T39")
 async def test_a_new_server_removes_the_plaintext_of_dead_sandboxes_only(uploads):
     api = uploads.api
     conversation = await api.conversation()

@@ -10,6 +10,7 @@ import signal
 
 import pytest
 
+from tests.attacks import attack
 from tests.conftest import text_of
 from tests.local_guest import eventually
 
@@ -115,6 +116,7 @@ async def test_a_refusal_comes_at_once(api):
     assert best < 50, shown
 
 
+@attack("T06")
 async def test_names_do_not_resolve_inside(api):
     conversation = await api.conversation()
     shown = await api.bash(conversation, "getent hosts allowed.example; echo $?; cat /proc/net/dev")

@@ -14,6 +14,7 @@ from engine_lab import SMALL, Lab
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.engines.disk_images import DiskImages, used_bytes
 from jupyter_sandbox.models import Enforced, Strength
+from tests.attacks import attack
 
 MIB = 1024**2
 DISK = replace(SMALL, disk_bytes=64 * MIB, disk_entries=2000, file_bytes=1024 * MIB)
@@ -43,6 +44,7 @@ def image_of(lab: Lab, sandbox_id: str) -> Path:
 
 
 @pytest.mark.parametrize("place", ["/workspace", "/mnt/user-data/outputs", "~", "/var/tmp"])
+@attack("T16")
 async def test_writing_ends_at_the_limit_wherever_it_is(bubblewrap_lab: Lab, place: str):
     async with bubblewrap_lab.running(resources=DISK) as (_, probe):
         code = FILL + (
@@ -70,6 +72,7 @@ async def test_a_deleted_file_gives_the_host_its_room_back(bubblewrap_lab: Lab):
             await asyncio.sleep(0.05)
 
 
+@attack("T16")
 async def test_fallocate_many_files_and_deleted_open_ones_are_counted(bubblewrap_lab: Lab):
     code = """
 import errno, os

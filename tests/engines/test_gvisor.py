@@ -8,6 +8,7 @@ from test_conformance import host_pid
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.engines.group_limits import read_group_limits
 from jupyter_sandbox.models import Strength
+from tests.attacks import attack
 
 
 async def test_the_kernel_inside_is_not_the_hosts(gvisor_lab: Lab):
@@ -44,6 +45,7 @@ async def test_inside_are_the_capabilities_and_resource_limits_that_were_asked_f
     assert limits == [SMALL.open_files, SMALL.file_bytes, 0]
 
 
+@attack("T15")
 async def test_a_fork_bomb_ends_the_sandbox_and_stays_within_the_hosts_limit(gvisor_lab: Lab):
     bomb = (
         "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n"

@@ -11,6 +11,7 @@ from test_conformance import host_pid
 
 from jupyter_sandbox.engines.base import DIAL_TARGET, GUEST_TARGET, EngineState, Mount
 from jupyter_sandbox.engines.cgroups import find_cgroups
+from tests.attacks import attack
 
 MARKER = "jsbx-host-secret"
 
@@ -66,6 +67,7 @@ async def test_only_its_own_processes_exist(isolating_lab: Lab):
         assert await probe.run(code) == [1, ["1"]]
 
 
+@attack("T05")
 async def test_loopback_is_the_only_interface_and_works(isolating_lab: Lab):
     code = (
         "import socket\n"
@@ -100,6 +102,7 @@ async def test_no_file_of_the_hosts_disk_can_be_written(isolating_lab: Lab):
         assert {target for target, error in writable.items() if error == 0} == set()
 
 
+@attack("T26")
 async def test_two_sandboxes_share_nothing(isolating_lab: Lab):
     write = (
         "import os\n"
@@ -126,6 +129,7 @@ async def test_two_sandboxes_share_nothing(isolating_lab: Lab):
         assert await other.run(read) == []
 
 
+@attack("T01", "T27")
 async def test_mounts_are_really_read_only(isolating_lab: Lab):
     uploads = isolating_lab.directory("uploads")
     (uploads / "data.csv").write_text("1,2\n")
@@ -195,6 +199,7 @@ async def test_pip_installs_into_private_space(isolating_lab: Lab):
         assert (code_of_pip, printed) == (0, "42\n"), said
 
 
+@attack("T12", "T13")
 async def test_it_is_not_the_hosts_root_and_can_gain_nothing(filtered_lab: Lab):
     isolating_lab = filtered_lab
     async with isolating_lab.running() as (spec, probe):
@@ -241,6 +246,7 @@ async def test_no_descriptor_of_the_host_is_inherited(filtered_lab: Lab):
     assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
 
 
+@attack("T15")
 async def test_a_fork_bomb_ends_at_the_process_limit(filtered_lab: Lab):
     isolating_lab = filtered_lab
     code = (
@@ -260,6 +266,7 @@ async def test_a_fork_bomb_ends_at_the_process_limit(filtered_lab: Lab):
         assert await probe.run("import os; result = os.getpid()") == 1  # and it goes on
 
 
+@attack("T15")
 async def test_too_much_memory_ends_the_process_that_takes_it(filtered_lab: Lab):
     isolating_lab = filtered_lab
     take = "x = bytearray(600 << 20); import sys; sys.exit(0)"
@@ -285,6 +292,7 @@ async def test_a_guest_that_is_killed_for_memory_says_so(grouped_lab: Lab):
     assert found.out_of_memory is not by_user(grouped_lab)
 
 
+@attack("T14")
 async def test_limits_read_back_from_the_host_are_those_that_were_asked_for(filtered_lab: Lab):
     isolating_lab = filtered_lab
     async with isolating_lab.running() as (spec, _):
@@ -305,6 +313,7 @@ async def test_limits_read_back_from_the_host_are_those_that_were_asked_for(filt
             }
 
 
+@attack("T16")
 async def test_small_memory_file_systems_are_bounded(isolating_lab: Lab):
     code = (
         "import os\nresult = []\n"
@@ -330,6 +339,7 @@ async def test_a_warning_tells_which_limits_nobody_enforces(isolating_lab: Lab):
         assert warnings == ()
 
 
+@attack("T24")
 async def test_a_sandbox_busy_with_files_is_removed_whole(isolating_lab: Lab):
     code = (
         "import os\nos.chdir('/workspace')\n"

@@ -12,6 +12,7 @@ from engine_lab import Lab
 from test_conformance import host_pid
 
 from jupyter_sandbox.engines.seccomp_bpf import numbers
+from tests.attacks import attack
 
 NUMBERS = numbers()[platform.machine()]
 CALL = """
@@ -111,6 +112,7 @@ async def test_the_filter_is_in_force_for_whatever_runs_inside(filtered_lab: Lab
         assert status["NoNewPrivs"] == "1"
 
 
+@attack("T06", "T13")
 async def test_what_reaches_for_the_host_is_refused(filtered_lab: Lab):
     calls = [each for each in REFUSED.values() if each[0] in NUMBERS]
     answers = await tried(filtered_lab, calls)
@@ -150,6 +152,7 @@ async def test_the_machines_other_calling_conventions_are_no_way_around(filtered
     assert by_int_80 == -31  # SIGSYS
 
 
+@attack("T12")
 async def test_another_user_inside_gains_nothing_by_a_setuid_program_of_root(container_lab: Lab):
     code = (
         "import os, shutil, subprocess\n"

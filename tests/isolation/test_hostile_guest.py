@@ -20,6 +20,7 @@ from jupyter_sandbox.sandbox.files import GuestFiles
 from jupyter_sandbox.sandbox.link import GuestError, GuestLink
 from jupyter_sandbox.sandbox.provisioner import SandboxAccess
 from jupyter_sandbox.tools.run import error_result
+from tests.attacks import attack
 
 from .hostile_guest import HELLO, MIB, Watch, hostile_guest, message, raw
 
@@ -167,6 +168,7 @@ def short_grace(monkeypatch):
 
 
 @pytest.mark.parametrize("case", COMMANDS)
+@attack("T04", "T18")
 async def test_a_lie_to_a_command_ends_it_and_keeps_nobody_else_waiting(
     case, short_dir, short_grace
 ):
@@ -252,6 +254,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
+@attack("T04")
 async def test_a_lie_of_the_file_service_is_an_error_that_can_be_shown(case, short_dir):
     verb, data = FILES[case]
 
@@ -300,6 +303,7 @@ async def test_a_lie_about_a_kernel_is_an_error(record, short_dir, tmp_path):
         await manager.sandbox_provisioner.cleanup()
 
 
+@attack("T04")
 async def test_a_target_that_was_not_opened_as_asked_is_not_used(short_dir):
     link = GuestLink(short_dir, "h")
     await link.start()
@@ -322,6 +326,7 @@ async def test_an_answer_nobody_asked_for_is_not_the_next_ones(short_dir):
             assert (await files.stat("/x")).path == "/x"
 
 
+@attack("T03")
 async def test_streams_that_say_nothing_are_few_and_go_after_a_moment(short_dir, monkeypatch):
     monkeypatch.setattr(link_module, "_HELLO_SECONDS", 0.5)
     link = GuestLink(short_dir, "h")
@@ -358,6 +363,7 @@ async def test_a_large_hello_is_refused_before_it_is_kept(short_dir):
         await link.close()
 
 
+@attack("T03")
 async def test_a_flood_of_connections_is_accepted_at_a_bounded_rate(short_dir, monkeypatch):
     monkeypatch.setattr(link_module, "_ACCEPTS_AT_ONCE", 20)
     monkeypatch.setattr(link_module, "_ACCEPTS_PER_SECOND", 50.0)

@@ -8,6 +8,7 @@ import pytest
 
 from jupyter_sandbox.errors import ToolError
 from jupyter_sandbox.sandbox import dispatcher as dispatcher_module
+from tests.attacks import attack
 from tests.local_guest import LocalGuest, eventually
 
 from .hostile_guest import MIB, Watch
@@ -98,6 +99,7 @@ async def run(kernel, code: str, seconds: float = 60):
 
 
 @pytest.mark.parametrize("case", FORGED)
+@attack("T19")
 async def test_a_forged_message_harms_neither_the_reader_nor_the_next_cell(case, guest):
     async with guest.python() as kernel:
         await run(kernel, FORGE)
@@ -116,6 +118,7 @@ async def test_a_forged_message_harms_neither_the_reader_nor_the_next_cell(case,
         assert after.lost == ""
 
 
+@attack("T19")
 async def test_an_idle_that_is_forged_ends_no_call_before_its_time(guest):
     async with guest.python() as kernel:
         await run(kernel, FORGE)
@@ -127,6 +130,7 @@ async def test_an_idle_that_is_forged_ends_no_call_before_its_time(guest):
         assert outcome.text == "the end\n"
 
 
+@attack("T19")
 async def test_a_kernel_that_sends_rubbish_without_end_is_ended_and_the_next_one_works(
     guest, monkeypatch
 ):
@@ -198,6 +202,7 @@ BELOW = {
 
 
 @pytest.mark.parametrize("case", BELOW)
+@attack("T18")
 async def test_a_kernel_that_breaks_its_stream_is_ended_and_the_next_one_works(case, guest):
     async with guest.python() as kernel:
         await run(kernel, TAKE_OVER)
@@ -212,6 +217,7 @@ async def test_a_kernel_that_breaks_its_stream_is_ended_and_the_next_one_works(c
         assert "cut off" in outcome.lost
 
 
+@attack("T18")
 async def test_small_messages_without_end_leave_the_loop_to_others(guest):
     async with guest.python() as kernel:
         await run(kernel, FORGE)

@@ -16,6 +16,7 @@ from sandbox_guest.frames import encode
 from jupyter_sandbox.errors import SandboxError, Unavailable
 from jupyter_sandbox.sandbox.bash_kernel import BashKernel
 from jupyter_sandbox.sandbox.link import GuestLink
+from tests.attacks import attack
 
 _FLOOD = """
 import socket, time, sys
@@ -36,6 +37,7 @@ time.sleep(3)
 """
 
 
+@attack("T03")
 async def test_a_flood_of_connections_harms_no_neighbour_and_is_survived(api):
     hostile, neighbour = await api.conversation(), await api.conversation()
     await api.bash(hostile, "true")
@@ -64,6 +66,7 @@ async def test_a_flood_of_connections_harms_no_neighbour_and_is_survived(api):
 
 
 @pytest.mark.parametrize("engine_name", ["bubblewrap"], indirect=False)
+@attack("T01")
 async def test_the_dial_directory_is_read_only_and_holds_only_the_socket(api, engine_name):
     conversation = await api.conversation()
     shown = await api.bash(
@@ -119,6 +122,7 @@ HELLO = encode({"hello": "jupyter-sandbox-guest", "protocol": 1, "version": "x",
     ],
     ids=["garbage", "huge", "no-object", "stranger", "version", "deep"],
 )
+@attack("T04")
 async def test_a_stream_without_a_proper_hello_is_closed(dialled, first):
     async with dialled() as (link, dial):
         reader, _ = await dial(first)
@@ -174,6 +178,7 @@ async def _attack(dialled, answer, seconds: float = 10.0):
             assert sum(map(len, pieces)) < 4 * 1024 * 1024
 
 
+@attack("T18")
 async def test_output_without_end_is_cut_off(dialled):
     async def flood(body, writer):
         piece = _message(body["header"], "stream", {"text": "x" * 60_000})
@@ -202,6 +207,7 @@ async def test_output_without_end_is_cut_off(dialled):
     ],
     ids=["forged parent", "huge frame", "not json", "no types", "then huge"],
 )
+@attack("T04")
 async def test_a_malformed_or_forged_answer_ends_the_call_with_a_clear_error(dialled, reply):
     async def answer(body, writer):
         writer.write(reply(body))

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 
+from tests.attacks import attack
 from tests.conftest import text_of
 
 U = "/mnt/user-data/uploads"
@@ -54,6 +55,7 @@ async def upload(api, conversation: str, name: str, data: bytes) -> None:
     assert response.code in (200, 201), response.body
 
 
+@attack("T27")
 async def test_root_inside_cannot_change_an_upload_in_any_way(api, jp_serverapp):
     conversation = await api.conversation()
     await upload(api, conversation, "a", b"the contents\n")
@@ -79,6 +81,7 @@ async def test_root_inside_cannot_change_an_upload_in_any_way(api, jp_serverapp)
     assert "another" in await api.bash(conversation, f"cat {U}/a")
 
 
+@attack("T26")
 async def test_a_sandbox_sees_no_upload_on_its_way_and_none_of_another_conversation(api):
     one, two = await api.conversation(), await api.conversation()
     await upload(api, one, "secret-of-one", b"secret-of-one\n")
@@ -94,6 +97,7 @@ async def test_a_sandbox_sees_no_upload_on_its_way_and_none_of_another_conversat
     assert "incoming" not in seen
 
 
+@attack("T21")
 async def test_links_and_what_is_no_file_are_never_followed_out_of_outputs(api):
     conversation = await api.conversation()
     await upload(api, conversation, "u", b"an upload\n")
@@ -116,6 +120,7 @@ async def test_links_and_what_is_no_file_are_never_followed_out_of_outputs(api):
     assert "root:" not in text_of(result)
 
 
+@attack("T22")
 async def test_a_path_that_is_swapped_while_it_is_shared_gives_no_byte_of_another_file(
     api, jp_serverapp
 ):
@@ -135,6 +140,7 @@ async def test_a_path_that_is_swapped_while_it_is_shared_gives_no_byte_of_anothe
         assert data in (b"inside\n", b"")
 
 
+@attack("T16")
 async def test_sparse_and_growing_files_are_bounded(api, jp_serverapp):
     conversation = await api.conversation()
     services = await jp_serverapp.web_app.settings["jupyter_sandbox"].ready()
@@ -162,6 +168,7 @@ async def test_sparse_and_growing_files_are_bounded(api, jp_serverapp):
     assert (await services.database.usage(conversation)).share_bytes == 20 * 1024 * 1024
 
 
+@attack("T28")
 async def test_no_plaintext_is_anywhere_on_the_disk(api, jp_serverapp, short_dir):
     marker = "a-marker-" + "of-an-upload-and-a-share"
     conversation = await api.conversation()
