@@ -123,7 +123,6 @@ MARKDOWN = """# Hostile
 <iframe src="{at}/iframe"></iframe><object data="{at}/object"></object><embed src="{at}/embed">
 <form action="{at}/form"><button formaction="{at}/fa" autofocus onfocus="this.click()">b</button></form>
 <svg onload="fetch('{at}/svg')"><image href="{at}/svgimage"/></svg>
-<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src={at}/mx onerror=1&gt;">
 <table background="{at}/background"><tr><td style="background: url({at}/td)">x</td></tr></table>
 <video src="{at}/video" autoplay poster="{at}/poster"></video>
 <input type=image src="{at}/input"><div style="background-image: url({at}/div)">x</div>
@@ -136,6 +135,21 @@ MARKDOWN = """# Hostile
 ```html "onload=fetch('{at}/fence')
 <img src="{at}/code">
 ```
+
+<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src={at}/mx onerror=1&gt;">
+"""
+
+
+PDF = """%PDF-1.7
+1 0 obj<</Type/Catalog/Pages 2 0 R/OpenAction 4 0 R/AA<</WC 5 0 R>>>>endobj
+2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
+3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/AA<</O 5 0 R>>/Annots[6 0 R]>>endobj
+4 0 obj<</S/URI/URI({at}/openaction)/Next 5 0 R>>endobj
+5 0 obj<</S/JavaScript/JS(app.launchURL\\("{at}/launch"\\); this.submitForm\\("{at}/submit"\\);
+this.getURL\\("{at}/geturl"\\);)>>endobj
+6 0 obj<</Type/Annot/Subtype/Link/Rect[0 0 200 200]/A<</S/URI/URI({at}/link)>>>>endobj
+trailer<</Root 1 0 R>>
+%%EOF
 """
 
 

@@ -70,6 +70,21 @@ document.querySelector('output').value++"><button>Count</button></form><p><outpu
 <script>document.title = 'ran'; document.body.dataset.ran = 'yes'</script>"""
 SVG = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 200 120"><rect x="10" y="10" width="180"
 height="100" rx="16" fill="#2f6fde"/><circle cx="100" cy="60" r="34" fill="#ffd34d"/></svg>"""
+RECORD = """async () => {
+  const canvas = document.querySelector('canvas'), context = canvas.getContext('2d');
+  const recorder = new MediaRecorder(canvas.captureStream(25), {mimeType: 'video/webm'});
+  const pieces = [];
+  recorder.ondataavailable = event => pieces.push(event.data);
+  recorder.start();
+  for (let n = 0; n < 30; n++) {
+    context.fillStyle = `hsl(${n * 12} 70% 55%)`; context.fillRect(0, 0, 320, 180);
+    await new Promise(done => setTimeout(done, 40));
+  }
+  const stopped = new Promise(done => recorder.onstop = done);
+  recorder.stop();
+  await stopped;
+  return [...new Uint8Array(await new Blob(pieces).arrayBuffer())];
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +110,9 @@ def test_text_has_colours_and_line_numbers(live_server, conversation, page, scre
     screenshot(page, "text-dark")
 
 
-def test_markdown_is_rendered(live_server, conversation, page, screenshot):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_markdown_is_rendered(live_server, conversation, page, screenshot, scheme):
+    page.emulate_media(color_scheme=scheme)
     live_server.upload(conversation, "report.md", MARKDOWN.encode())
     open_preview(page, live_server, conversation, "report.md")
     frame = inner_frame(page)
@@ -103,9 +120,7 @@ def test_markdown_is_rendered(live_server, conversation, page, screenshot):
     assert frame.locator("td").count() == 6
     assert frame.locator("pre .k").count() >= 2
     assert frame.locator("img").get_attribute("src") is None
-    screenshot(page, "markdown-light")
-    page.emulate_media(color_scheme="dark")
-    screenshot(page, "markdown-dark")
+    screenshot(page, f"markdown-{scheme}")
 
 
 def test_html_runs_its_own_script(live_server, conversation, page, screenshot):
@@ -143,6 +158,50 @@ def test_a_pdf_in_the_browsers_viewer(live_server, conversation, page, screensho
     open_preview(page, live_server, conversation, "report.pdf")
     page.wait_for_timeout(2500)
     screenshot(page, "pdf")
+
+
+def test_a_film_can_be_wound(live_server, conversation, page, screenshot):
+    page.set_content("<canvas width=320 height=180></canvas>")
+    recorded = page.evaluate(RECORD)
+    live_server.upload(conversation, "film.webm", bytes(recorded))
+    with page.expect_response(lambda answer: answer.status == 206):
+        open_preview(page, live_server, conversation, "film.webm")
+    page.wait_for_function("document.querySelector('video').readyState >= 2")
+    assert page.evaluate("document.querySelector('video').videoWidth") == 320
+    screenshot(page, "video")
+
+
+def test_the_page_keeps_its_frame_alive(live_server, conversation, page):
+    live_server.upload(conversation, "alive.txt", b"x")
+    page.clock.install()
+    open_preview(page, live_server, conversation, "alive.txt")
+    with page.expect_response(lambda answer: answer.url.endswith("/renew")) as renewed:
+        page.clock.fast_forward(31_000)
+    assert renewed.value.status == 204
+
+
+def test_a_link_in_markdown_opens_a_tab_of_its_own(live_server, conversation, page, canary):
+    text = f"[away]({canary.url}/clicked) [down](#far)\n\n# Far"
+    live_server.upload(conversation, "links.md", text.encode())
+    open_preview(page, live_server, conversation, "links.md")
+    frame = inner_frame(page)
+    frame.get_by_text("down").click()
+    canary.assert_silent()
+    with page.expect_popup() as popup:
+        frame.get_by_text("away").click()
+    assert canary.wait_for_request() == "GET /clicked HTTP/1.1"
+    assert popup.value.evaluate("window.opener") is None
+    assert frame.get_by_text("Far").is_visible()
+
+
+def test_a_theme_can_be_asked_for(live_server, conversation, page, screenshot):
+    live_server.upload(conversation, "themed.py", PYTHON.encode())
+    page.emulate_media(color_scheme="light")
+    open_preview(page, live_server, conversation, "themed.py", "?theme=dark&bare=1")
+    assert not page.locator("header").is_visible()
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == inner_frame(page).evaluate(background) == "rgb(21, 24, 29)"
+    screenshot(page, "theme-bare")
 
 
 def test_sound(live_server, conversation, page, screenshot):
