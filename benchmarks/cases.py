@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_sandbox.policy.egress_rules import EgressCaps
+
 from .arms import Arm, Sample, alternate, timed
 from .client import CaseFailed, SandboxClient
 from .egress import egress_arms
 from .floors import BareKernel, engine_start, host_command, host_command_to_file, tornado_echo
+from .refusals import flood
 from .server import BenchServer
 
 _ECHO = "echo hello"
@@ -78,10 +82,15 @@ class Plan:
     cold_cells: int
     megabytes: int
     floods: int
+    refusals: int
 
 
-FULL = Plan(warm=400, files=300, cells=100, colds=12, cold_cells=6, megabytes=20, floods=5)
-SHORT = Plan(warm=60, files=50, cells=20, colds=3, cold_cells=1, megabytes=4, floods=1)
+FULL = Plan(
+    warm=400, files=300, cells=100, colds=12, cold_cells=6, megabytes=20, floods=5, refusals=10_000
+)
+SHORT = Plan(
+    warm=60, files=50, cells=20, colds=3, cold_cells=1, megabytes=4, floods=1, refusals=400
+)
 
 Case = Callable[[BenchServer, Plan], "list[Row | MemoryRow]"]
 
@@ -224,12 +233,35 @@ def egress(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     ]
 
 
+def bash_beside_refusals(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure a command while another sandbox is refused hosts, as often as the proxy answers."""
+    rounds = math.ceil(plan.refusals / EgressCaps().requests_per_second / _PAUSE_SECONDS)
+    with _warm_conversation(server) as (client, conversation):
+        with flood(client) as other:
+
+            def echo() -> None:
+                client.call(conversation, "bash", command=_ECHO)
+
+            samples = alternate(
+                other.beside(echo, on=True),
+                other.beside(echo, on=False),
+                rounds,
+                block=25,
+                pause_seconds=_PAUSE_SECONDS,
+            )
+        if other.refused < plan.refusals / 2:
+            raise CaseFailed(f"only {other.refused} requests were refused")
+    case = f"bash beside {other.refused:,} refusals"
+    return [Row(server.engine, case, *samples, "without them", 1.1)]
+
+
 CASES: tuple[Case, ...] = (
     warm_bash,
     file_tools,
     outputs,
     warm_python,
     egress,
+    bash_beside_refusals,
     cold_bash,
     cold_python,
 )

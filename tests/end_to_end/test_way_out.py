@@ -265,3 +265,25 @@ class TestMirrors:
         shown = await api.bash(conversation, "echo $PIP_INDEX_URL; echo $NPM_CONFIG_REGISTRY")
         assert "\nhttps://mirror.example/simple\nhttps://mirror.example/npm/\n" in shown
         assert "mirror.example" in await api.bash(conversation, "curl -s http://blocked.example/")
+
+
+@pytest.mark.parametrize("engine_name", [pytest.param("docker", marks=pytest.mark.docker)])
+class TestGvisor:
+    """The same under gVisor, whose sandboxes have their own network stack."""
+
+    @pytest.fixture
+    def sandbox_config(self):
+        return {
+            "DockerEngine": {"oci_runtime": "runsc"},
+            "SandboxEgress": {"presets": [], "allow_hosts": ["allowed.example"]},
+        }
+
+    async def test_a_refusal_comes_with_its_reason_and_a_killed_forwarder_comes_back(self, api):
+        conversation = await api.conversation()
+        assert REFUSED in await api.bash(conversation, ASK)
+        kill = (
+            "for p in /proc/[0-9]*; do "
+            "if grep -qx way-out $p/comm; then kill -9 ${p#/proc/} && echo killed; fi; done"
+        )
+        assert "killed\n" in await api.bash(conversation, kill)
+        assert REFUSED in await api.bash(conversation, ASK)

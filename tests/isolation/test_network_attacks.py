@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -219,3 +220,42 @@ async def test_a_flood_of_connections_harms_no_neighbour_and_is_survived(api):
     async with asyncio.timeout(30):
         while "403" not in await api.bash(hostile, "curl -sSI -m 5 https://blocked.example/; true"):
             await asyncio.sleep(0.2)
+
+
+_REFUSALS = """
+import socket, sys, threading
+def ask(times):
+    for n in range(times):
+        with socket.create_connection(("127.0.0.1", 3128), 20) as sock:
+            sock.sendall(b"CONNECT flood%d.example:443 HTTP/1.1\\r\\n\\r\\n" % n)
+            assert b" 403 " in sock.recv(65536)
+threads = [threading.Thread(target=ask, args=(50,)) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("refused", 400)
+"""
+
+
+async def test_a_flood_of_refused_requests_slows_no_neighbour(api):
+    """Loose, because machines are shared; benchmarks/refusals.py measures what it costs."""
+    hostile, neighbour = await api.conversation(), await api.conversation()
+    await asyncio.gather(api.bash(hostile, "true"), api.bash(neighbour, "true"))
+    await api.call(hostile, "create_file", path="/workspace/ask.py", file_text=_REFUSALS)
+    quiet: list[float] = []
+    beside: list[float] = []
+
+    async def echo(times: list[float]) -> None:
+        started = time.monotonic()
+        assert "hello" in await api.bash(neighbour, "echo hello")
+        times.append(time.monotonic() - started)
+
+    for _ in range(5):
+        for _ in range(10):
+            await echo(quiet)
+        flood = asyncio.ensure_future(api.bash(hostile, "python3 ask.py"))
+        while not flood.done():
+            await echo(beside)
+            await asyncio.sleep(0.02)
+        assert "refused 400" in (shown := await flood)
+        assert shown.count("was refused: ") <= 3  # and the result stays short
+    assert statistics.median(beside) < 3 * statistics.median(quiet) + 0.05, (quiet, beside)
