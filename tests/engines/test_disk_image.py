@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import json
 import os
 import subprocess
+import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,8 @@ pytestmark = [
 ]
 
 FILL = """
-import errno, os
+import errno
+import json, os
 def fill(path, most=1 << 30):
     size, why = 0, 0
     with open(path, 'wb', 0) as file:
@@ -75,7 +78,8 @@ async def test_a_deleted_file_gives_the_host_its_room_back(bubblewrap_lab: Lab):
 @attack("T16")
 async def test_fallocate_many_files_and_deleted_open_ones_are_counted(bubblewrap_lab: Lab):
     code = """
-import errno, os
+import errno
+import json, os
 def reason(call):
     try:
         call()
@@ -168,3 +172,36 @@ def disk_of(limits: tuple[Enforced, ...]) -> Enforced:
 
 def loops() -> list[str]:
     return subprocess.run(["losetup", "-a"], capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("after_seconds", [0.0, 0.03, 0.06, None])
+async def test_a_server_killed_at_any_time_leaves_no_mount_and_no_loop_device(
+    bubblewrap_lab: Lab, after_seconds: float | None
+):
+    spec = bubblewrap_lab.spec(resources=DISK)
+    shape = {**asdict(spec), "mounts": [asdict(mount) for mount in spec.mounts]}
+    request = {"id": 1, "verb": "start", "arguments": [shape]}
+    server = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("engine_server.py")),
+        str(bubblewrap_lab.root / "state"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    server.stdin.write(json.dumps({"id": 0, "verb": "check", "arguments": []}).encode() + b"\n")
+    await asyncio.wait_for(server.stdout.readline(), 60)
+    server.stdin.write(json.dumps(request, default=str).encode() + b"\n")
+    await server.stdin.drain()
+    if after_seconds is None:  # it runs, and goes on running
+        assert b"running" in await asyncio.wait_for(server.stdout.readline(), 60)
+    else:
+        await asyncio.sleep(after_seconds)
+    server.kill()
+    await server.wait()
+    await bubblewrap_lab.engine.remove(spec.sandbox_id)  # as the next server does
+    assert spec.sandbox_id not in Path("/proc/self/mountinfo").read_text()
+    assert not image_of(bubblewrap_lab, spec.sandbox_id).exists()
+    deadline = time.monotonic() + 20
+    while any(spec.sandbox_id in line for line in loops()):
+        assert time.monotonic() < deadline, loops()
+        await asyncio.sleep(0.05)
