@@ -50,6 +50,7 @@ from .host_view import HostView, find_host_view
 from .private_files import PrivateFiles, write_etc, write_writable
 from .process_table import ProcessId
 from .records import Records, SandboxRecord
+from .seccomp_rules import ALLOCATING
 from .staging import Stage, StagedDisk, plan_stage
 
 _THREADS = 8
@@ -202,6 +203,7 @@ class BubblewrapEngine(ConfigurableEngine):
         view = self._view()
         Path(self.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         files = self._write_files(spec, view, uid)
+        unsupported = frozenset() if self._images is not None else ALLOCATING
         groups = self._cgroups().create(spec.sandbox_id, spec.resources)
         limits = process_limits.choose(spec.resources, self._cgroups().missing, self._is_root)
         stage = Stage(Path())
@@ -215,7 +217,7 @@ class BubblewrapEngine(ConfigurableEngine):
             str(stage.relocate(program.path)),
             arguments,
             bubblewrap_flags.guest_command(spec),
-            seccomp=seccomp_bpf.program(os.uname().machine),
+            seccomp=seccomp_bpf.program(os.uname().machine, unsupported),
             environment={"PATH": os.defpath + ":/usr/sbin:/sbin", _MARKER: spec.sandbox_id},
             timeout_seconds=self.start_timeout_seconds,
         ) as launched:

@@ -11,26 +11,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import process_table
 from .disk_use import DiskUse, deleted_use, tree_use
 from .docker_enforcement import is_visible
+from .group_limits import read_group_processes
 
 
 @dataclass(frozen=True)
 class Place:
-    """PID 1 of a container as this host numbers it (0: out of sight), and its layer."""
+    """Of a container on this host.
+
+    Attributes
+    ----------
+    pid : int
+        Its PID 1 as this host numbers it; 0: out of sight.
+    layer : Path or None
+        Its writable layer.
+    root : Path or None
+        The file system that its processes, or the kernel that runs for them, have files open in.
+    """
 
     pid: int
     layer: Path | None
+    root: Path | None
 
 
 def find_place(found: dict[str, Any]) -> Place:
     """Read it from what ``inspect`` says."""
     pid = int(found["State"]["Pid"])
     driver = found.get("GraphDriver") or {}
-    upper = str((driver.get("Data") or {}).get("UpperDir") or "")
+    data = driver.get("Data") or {}
+    upper, merged = str(data.get("UpperDir") or ""), str(data.get("MergedDir") or "")
     layer = Path(upper) if upper and os.access(upper, os.R_OK | os.X_OK) else None
-    return Place(pid if is_visible(pid, found["Id"]) else 0, layer)
+    root = Path(merged) if layer is not None and merged else None
+    return Place(pid if is_visible(pid, found["Id"]) else 0, layer, root)
 
 
 def measure(place: Place) -> DiskUse | None:
@@ -38,14 +51,13 @@ def measure(place: Place) -> DiskUse | None:
     if place.layer is None:
         return None
     tree = tree_use(place.layer, as_owner=False)
-    init = process_table.identify(place.pid) if place.pid else None
-    if init is None:
+    if not place.pid or place.root is None:
         return tree
-    try:  # the device of the whole root as the container's processes see it
-        device = os.stat(f"/proc/{place.pid}/root/").st_dev
+    try:
+        device = os.stat(place.root).st_dev
     except OSError:
         return tree
-    deleted = deleted_use(process_table.tree(init), device)
+    deleted = deleted_use(read_group_processes(place.pid), device)
     return DiskUse(tree.size_bytes + deleted.size_bytes, tree.entries + deleted.entries)
 
 

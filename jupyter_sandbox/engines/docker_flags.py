@@ -13,6 +13,7 @@ from pathlib import Path
 from ..models import JsonValue
 from .base import DIAL_TARGET, SandboxSpec
 from .seccomp_json import profile_text
+from .seccomp_rules import ALLOCATING
 
 LABEL_ID = "jupyter-sandbox.id"
 LABEL_SERVER = "jupyter-sandbox.server"
@@ -106,7 +107,7 @@ def create_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, Json
 
 def _host_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonValue]:
     config: dict[str, JsonValue] = {
-        **_isolation(),
+        **_isolation(settings),
         **_limits(spec, settings),
         "Mounts": _mounts(spec),
         "Tmpfs": {
@@ -130,7 +131,8 @@ def _host_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonV
     return config
 
 
-def _isolation() -> dict[str, JsonValue]:
+def _isolation(settings: DockerSettings) -> dict[str, JsonValue]:
+    unsupported = frozenset() if settings.limits_disk else ALLOCATING
     return {
         "NetworkMode": "none",  # loopback only; the way out is a unix socket
         "IpcMode": "private",  # no shared memory with others
@@ -138,7 +140,7 @@ def _isolation() -> dict[str, JsonValue]:
         "CapAdd": list(CAPABILITIES),
         # setuid programs gain nothing. Our own list of system calls: the daemon's is that of its
         # age. Its AppArmor or SELinux profile stays in force.
-        "SecurityOpt": ["no-new-privileges", f"seccomp={profile_text()}"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={profile_text(unsupported)}"],
         "Privileged": False,
         # Never "UsernsMode": "host": on a remapping daemon it would give the host's root back and
         # make the control groups writable.

@@ -53,6 +53,14 @@ def read_group_events(pid: int, proc: Path = Path("/proc")) -> GroupEvents:
     return GroupEvents(_count(kills, "oom_kill"), _count(pids / "pids.events", "max"))
 
 
+def read_group_processes(pid: int, proc: Path = Path("/proc")) -> list[int]:
+    """Give the numbers of all processes in the group of a process; that one at least."""
+    groups = _groups(pid, proc)
+    _, directory = groups.get("pids") or groups.get("", (0, Path()))
+    found = [int(line) for line in _read(directory / "cgroup.procs").split() if line.isdigit()]
+    return found or [pid]
+
+
 def _count(path: Path, key: str) -> int:
     for line in _read(path).splitlines():
         name, _, value = line.partition(" ")

@@ -23,6 +23,7 @@ from .seccomp_rules import (
     CONDITIONAL,
     LOW_WORD,
     REFUSED_ERRNO,
+    UNSUPPORTED_ERRNO,
     AllBut,
     AnyOf,
     Condition,
@@ -42,8 +43,10 @@ _Code = list[_Instruction]
 
 
 @functools.cache
-def program(machine: str) -> bytes:
+def program(machine: str, unsupported: frozenset[str] = frozenset()) -> bytes:
     """Give the program for ``os.uname().machine``, as bubblewrap reads it from a descriptor.
+
+    Calls that are ``unsupported`` say so.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def program(machine: str) -> bytes:
         (_JUMP_EQUAL, 1, 0, ARCHITECTURES[machine]),
         _return(_KILL_PROCESS),
         _load(_NUMBER_AT),
-        *_bisect(_ranges(numbers()[machine])),
+        *_bisect(_ranges(numbers()[machine], unsupported)),
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
@@ -68,9 +71,12 @@ def numbers() -> dict[str, dict[str, int]]:
     return table
 
 
-def _ranges(table: dict[str, int]) -> list[tuple[int, _Code]]:
+def _ranges(table: dict[str, int], unsupported: frozenset[str]) -> list[tuple[int, _Code]]:
     """Give (first number, what to do from there on), in order, neighbours being different."""
-    by_number = {number: _decide(name) for name, number in table.items()}
+    by_number = {
+        number: [_return(_ERRNO | UNSUPPORTED_ERRNO)] if name in unsupported else _decide(name)
+        for name, number in table.items()
+    }
     last = max(by_number)
     found: list[tuple[int, _Code]] = []
     for number in range(last + 1):

@@ -11,23 +11,34 @@ import json
 from collections.abc import Iterator
 
 from ..models import JsonValue
-from .seccomp_rules import ABSENT, ABSENT_ERRNO, ALLOWED, CONDITIONAL, AllBut, Condition
+from .seccomp_rules import (
+    ABSENT,
+    ABSENT_ERRNO,
+    ALLOWED,
+    CONDITIONAL,
+    UNSUPPORTED_ERRNO,
+    AllBut,
+    Condition,
+)
 
 _BITS = 32
 
 
 @functools.cache
-def profile_text() -> str:
+def profile_text(unsupported: frozenset[str] = frozenset()) -> str:
     """Give the profile as the text that stands after ``seccomp=`` in a security option."""
-    return json.dumps(profile(), separators=(",", ":"))
+    return json.dumps(profile(unsupported), separators=(",", ":"))
 
 
-def profile() -> dict[str, JsonValue]:
-    """Give the profile as data."""
+def profile(unsupported: frozenset[str] = frozenset()) -> dict[str, JsonValue]:
+    """Give the profile as data; calls that are ``unsupported`` say so."""
     rules: list[JsonValue] = [
-        {"names": [*sorted(ALLOWED)], "action": "SCMP_ACT_ALLOW"},
+        {"names": [*sorted(ALLOWED - unsupported)], "action": "SCMP_ACT_ALLOW"},
         {"names": [*sorted(ABSENT)], "action": "SCMP_ACT_ERRNO", "errnoRet": ABSENT_ERRNO},
     ]
+    if unsupported:
+        names: list[JsonValue] = [*sorted(unsupported)]
+        rules.append({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": UNSUPPORTED_ERRNO})
     for name, rule in CONDITIONAL.items():
         alternatives = (
             tuple((each,) for each in complement(rule))

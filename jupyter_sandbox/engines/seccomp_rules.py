@@ -144,5 +144,10 @@ _ABSENT = """
     clone3 cachestat listmount statmount lsm_get_self_attr lsm_list_modules lsm_set_self_attr"""
 ABSENT = frozenset(_ABSENT.split())
 
+# Takes all of a disk in a moment, faster than anybody who watches it. Answered like a file system
+# that cannot do it: its callers, the C library first, write instead.
+ALLOCATING = frozenset({"fallocate"})
+
 REFUSED_ERRNO = errno.EPERM
 ABSENT_ERRNO = errno.ENOSYS
+UNSUPPORTED_ERRNO = errno.EOPNOTSUPP

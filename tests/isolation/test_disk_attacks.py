@@ -33,6 +33,10 @@ ATTACKS = {
     "many files": "cd /workspace && for d in $(seq 200); do mkdir d$d && (cd d$d && touch $(seq 500)); done",
     "deleted but open": "exec 7>/workspace/gone; rm /workspace/gone; "
     "dd if=/dev/zero bs=1M count=20000 >&7; sleep 3",
+    # Where the kernel does not limit it, allocating without writing would take all of it at once.
+    "allocating": "for i in $(seq 40); do fallocate -l 3G /workspace/f$i; done; "
+    'python3 -c \'import os; f = os.open("/workspace/p", os.O_RDWR | os.O_CREAT);'
+    " os.posix_fallocate(f, 0, 3 << 30)'",
     "home": "cd && yes 0123456789abcdef > filler",
 }
 
