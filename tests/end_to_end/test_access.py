@@ -137,13 +137,15 @@ def shape(response) -> tuple:
 @attack("T40")
 async def test_nobody_without_a_token_is_answered(user):
     conversation = await conversation_of(user("alice"))
-    for method, pattern in every_method():
-        response = await user("").ask(method, url(pattern, conversation))
-        assert response.code in (401, 403), (method, pattern, response.body)
-        assert b"secret" not in (response.body or b"")
+    implemented = set(every_method())
+    for pattern, _ in ROUTES:
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+            response = await user("").ask(method, url(pattern, conversation))
+            expected = {401} if (method, pattern) in implemented else {401, 405}
+            assert response.code in expected, (method, pattern, response.body)
+            assert b"secret" not in (response.body or b"")
 
 
-@attack("T26")
 async def test_a_foreign_conversation_answers_as_a_missing_one_does(user):
     conversation = await conversation_of(user("alice"))
     for name in ("bob", "dora"):
