@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from tests.attacks import attack
+
 from . import hostile
 from .previewed import inner_frame, open_preview
 
@@ -33,6 +35,7 @@ def test_without_our_headers_the_canary_hears(name, canary, page, live_server):
     assert canary.connections or canary.datagrams
 
 
+@attack("T31")
 def test_an_html_file_that_tries_every_contact_reaches_nobody(
     live_server, conversation, page, canary
 ):
@@ -44,6 +47,7 @@ def test_an_html_file_that_tries_every_contact_reaches_nobody(
 
 
 @pytest.mark.parametrize("name", hostile.DEPARTURES)
+@attack("T31")
 def test_an_html_file_cannot_lead_away(name, live_server, conversation, context, page, canary):
     live_server.upload(conversation, "hostile.html", hostile.page(hostile.DEPARTURES[name], canary))
     open_preview(page, live_server, conversation, "hostile.html")
@@ -53,6 +57,7 @@ def test_an_html_file_cannot_lead_away(name, live_server, conversation, context,
     assert len(context.pages) == 1, "a window was opened"
 
 
+@attack("T31")
 def test_an_html_file_reads_nothing_that_is_the_users(
     live_server, conversation, context, page, screenshot
 ):
@@ -73,6 +78,7 @@ def test_an_html_file_reads_nothing_that_is_the_users(
 @pytest.mark.parametrize(
     ("name", "text"), [("svg.svg", hostile.SVG), ("markdown.md", hostile.MARKDOWN)]
 )
+@attack("T32", "T33")
 def test_svg_and_markdown_reach_nobody(
     name, text, live_server, conversation, context, page, canary, screenshot
 ):
@@ -114,6 +120,7 @@ def test_a_documents_own_address_in_a_new_tab_leads_to_its_shell(
     canary.assert_silent()
 
 
+@attack("T37")
 def test_a_stranger_with_the_address_sees_nothing(live_server, conversation, page, chromium):
     live_server.upload(conversation, "mine.txt", b"my secret")
     open_preview(page, live_server, conversation, "mine.txt")

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.attacks import attack
+
 MIB = 1024**2
 LIMIT = 128 * MIB
 
@@ -42,6 +44,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
+@attack("T16")
 async def test_a_disk_filler_is_stopped_and_the_next_call_works(api, attack):
     hostile, neighbour = await api.conversation(), await api.conversation()
     await asyncio.gather(api.bash(hostile, "true"), api.bash(neighbour, "true"))

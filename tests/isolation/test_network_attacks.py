@@ -18,6 +18,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.attacks import attack
+
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -123,6 +125,7 @@ async def probe(api, conversation: str, script: str, argument: object) -> dict[s
     return found
 
 
+@attack("T05")
 async def test_nothing_is_reached_directly(api, canary, http_server_port):
     with socket.create_connection(("127.0.0.1", canary.port), 5):
         async with asyncio.timeout(5):  # from outside it can be heard
@@ -144,6 +147,7 @@ async def test_nothing_is_reached_directly(api, canary, http_server_port):
     assert canary.heard == []
 
 
+@attack("T05")
 async def test_nothing_of_the_hosts_is_reached_through_the_proxy(api, canary, http_server_port):
     conversation = await api.conversation()
     lines = [
@@ -159,6 +163,7 @@ async def test_nothing_of_the_hosts_is_reached_through_the_proxy(api, canary, ht
     assert canary.heard == []
 
 
+@attack("T01")
 async def test_the_proxys_socket_cannot_be_replaced_nor_its_port_taken(api):
     conversation = await api.conversation()
     shown = await api.bash(
@@ -198,6 +203,7 @@ time.sleep(2)
 """
 
 
+@attack("T03")
 async def test_a_flood_of_connections_harms_no_neighbour_and_is_survived(api):
     hostile, neighbour = await api.conversation(), await api.conversation()
     await asyncio.gather(api.bash(hostile, "true"), api.bash(neighbour, "true"))
