@@ -7,7 +7,13 @@ TOKEN := $(or $(TOKEN),$(shell python3 -c 'import secrets; print(secrets.token_h
 # A company's private certificate authority, for the image and the sandboxes.
 EXTRA_CA ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
-.PHONY: run test test-fast lint fuzz demo bench image clean
+# The JupyterLab extension: its sources, what they need, what is built from them.
+LAB_SOURCES := $(shell find labextension/src labextension/style -type f) \
+  labextension/package.json labextension/tsconfig.json
+LAB_MODULES := labextension/node_modules/.package-lock.json
+LAB_BUILT := jupyter_sandbox/labextension/package.json
+
+.PHONY: run lab labextension test test-fast lint fuzz demo bench image clean
 
 $(VENV)/.ready: pyproject.toml
 	python3 -m venv $(VENV)
@@ -20,6 +26,24 @@ run: $(VENV)/.ready
 	@JUPYTER_TOKEN=$(TOKEN) $(VENV)/bin/jupyter server --no-browser --ip=127.0.0.1 --port=$(PORT) \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
+# JupyterLab with the panel of sandboxes.
+lab: labextension
+	JUPYTER_TOKEN=$(TOKEN) $(VENV)/bin/jupyter lab --ip=127.0.0.1 --port=$(PORT) \
+	  $(if $(filter 0,$(shell id -u)),--allow-root --no-browser) $(ARGS)
+
+labextension: $(LAB_BUILT)
+
+$(LAB_MODULES): labextension/package-lock.json
+	@command -v npm >/dev/null || { echo 'The JupyterLab extension needs npm (Node.js 20 or newer).'; exit 1; }
+	npm ci --prefix labextension
+	touch $@
+
+$(LAB_BUILT): $(LAB_MODULES) $(LAB_SOURCES) $(VENV)/.ready
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm run --prefix labextension build
+	mkdir -p $(VENV)/share/jupyter/labextensions
+	ln -sfn $(CURDIR)/jupyter_sandbox/labextension $(VENV)/share/jupyter/labextensions/jupyter-sandbox
+	touch $@
+
 # The image for the docker engine. On a machine that reaches no image registry the base image is
 # made with mmdebstrap.
 image: $(VENV)/.ready
@@ -29,17 +53,18 @@ image: $(VENV)/.ready
 # Everything, on both engines. Needs root (or a Docker Engine that is there already).
 test: $(VENV)/.ready
 	bash .ci/bootstrap.sh
-	$(MAKE) image
+	$(MAKE) image labextension
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 # What needs neither Docker nor bubblewrap.
 test-fast: $(VENV)/.ready
 	$(PY) -m pytest -m 'not docker and not bubblewrap and not browser and not slow' $(PYTEST_ARGS)
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready $(LAB_MODULES)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	npm run --prefix labextension lint
 
 # Searches everything that parses bytes from inside; with atheris (pip install atheris) by coverage.
 fuzz: $(VENV)/.ready
@@ -52,4 +77,5 @@ bench: $(VENV)/.ready
 	$(PY) -m benchmarks $(ARGS)
 
 clean:
+	rm -rf labextension/lib labextension/node_modules jupyter_sandbox/labextension
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output
