@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import importlib
 import os
 import socket
 import stat
@@ -1132,6 +1133,34 @@ def test_export_never_follows_a_link_that_is_swapped_in(tmp_path: Path) -> None:
 
 
 # --- usage, mkdir, rename, remove -----------------------------------------------------------------
+
+
+def test_room_names_the_directories_that_say_most(client: Client, tmp_path: Path) -> None:
+    deep = tmp_path / "project" / "data"
+    deep.mkdir(parents=True)
+    (deep / "big").write_bytes(os.urandom(3 * MIB))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "x").write_bytes(os.urandom(MIB))
+    (tmp_path / "elsewhere").symlink_to("/usr")
+    answer = client.ok("room", paths=[str(tmp_path), "/nonexistent"], all=True)
+    assert [each["path"] for each in answer["largest"]] == [str(deep), str(tmp_path / "cache")]
+    assert 3 * MIB <= answer["largest"][0]["size"] < 3.1 * MIB
+    assert answer["complete"] is True
+    for number in range(50):
+        (tmp_path / "cache" / str(number)).touch()
+    by_number = client.ok("room", paths=[str(tmp_path)], all=True, entries=True)
+    assert by_number["largest"][0] == {"path": str(tmp_path / "cache"), "size": 51}
+
+
+def test_room_looks_for_a_bounded_time_and_knows_its_arguments(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("sandbox_guest.files.room")  # its function has its name
+    monkeypatch.setattr(module, "SECONDS", -1.0)
+    answer = client.ok("room", paths=[str(tmp_path)], all=True)
+    assert answer["complete"] is False
+    assert client.code("room", paths=["/"] * 21) == "bad_request"
+    assert client.code("room", paths=["/"], all=1) == "bad_request"
 
 
 def test_usage_counts_bytes_on_the_disk_once(client: Client, tmp_path: Path) -> None:

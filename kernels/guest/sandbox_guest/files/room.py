@@ -107,15 +107,16 @@ def _started_at() -> float:
 
 
 def _pick(sums: Sums, by: int) -> List[bytes]:
-    """Give the directories that say most: not one of which a single child holds nearly all."""
-    inner: Dict[bytes, int] = {}  # the largest child's part
+    """Give the directories that say most: not one whose largest children hold nearly all of it."""
+    inner: Dict[bytes, List[int]] = {}
     for path, total in sums.items():
         parent = os.path.dirname(path)
         if parent in sums:
-            inner[parent] = max(inner.get(parent, 0), total[by])
+            inner.setdefault(parent, []).append(total[by])
     picked: List[bytes] = []
     for path in sorted(sums, key=lambda each: sums[each][by], reverse=True):
-        is_shell = inner.get(path, 0) * 5 >= sums[path][by] * 4
+        held = sum(sorted(inner.get(path, ()))[-_MOST:])
+        is_shell = held * 5 >= sums[path][by] * 4
         is_inside = any(path.startswith(other + b"/") for other in picked)
         tells = not picked or sums[path][by] * 50 >= sums[picked[0]][by]
         if tells and not is_shell and not is_inside:
