@@ -7,6 +7,7 @@ other memory of them. The rule: nothing is ever executed in, or copied into or o
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
 import time
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from .group_limits import GroupEvents, read_group_events
 _THREADS = 8
 _REMOVE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+_USER_PROCESSES = 32_768  # the kernel's usual bound for all of a host
 _STATES = {"running": EngineState.RUNNING, "paused": EngineState.PAUSED}
 _Sandboxes = list[EngineSandbox]  # inside the class, "list" is the verb
 
@@ -332,10 +334,13 @@ class DockerEngine(ConfigurableEngine):
                         version="auto", timeout=self.request_timeout_seconds, **environment
                     )
                     self._facts = client.info()
+                is_podman = "BuildahVersion" in self._facts  # no further request, which may be slow
                 driver, root = self._facts.get("Driver"), str(self._facts.get("DockerRootDir", ""))
                 self._settings = DockerSettings(
                     image=self.image,
                     oci_runtime=self.oci_runtime,
+                    reads_profile_files=is_podman,
+                    user_processes=_user_processes() if is_podman else 0,
                     has_own_kernel=bool(own_kernel(self._runtime())),
                     api_version=tuple(int(part) for part in client.api_version.split(".")),
                     limits_swap=bool(self._facts.get("SwapLimit", True)),
@@ -387,6 +392,12 @@ def _product(version: dict[str, Any]) -> tuple[str, str]:
     names = [part.get("Name", "") for part in version.get("Components") or []]
     product = "Podman" if any("Podman" in name for name in names) else "Docker"
     return product, str(version.get("Version", "")).partition("+")[0]
+
+
+def _user_processes() -> int:
+    """Give a limit of processes that any service here can give its containers."""
+    most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    return _USER_PROCESSES if most == resource.RLIM_INFINITY else min(most, _USER_PROCESSES)
 
 
 def _address(client: Any) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..models import JsonValue
-from .base import DIAL_TARGET, SandboxSpec
-from .seccomp_json import profile_text
+from .base import DIAL_TARGET, Resources, SandboxSpec
+from .seccomp_json import PROFILE_FILE, profile_text
 from .seccomp_rules import ALLOCATING
 
 LABEL_ID = "jupyter-sandbox.id"
@@ -57,6 +57,11 @@ class DockerSettings:
         Whether that runtime puts a kernel of its own between (``own_kernel``).
     api_version : tuple of int
         That both sides speak, e.g. ``(1, 41)``.
+    reads_profile_files : bool
+        Whether a seccomp profile is named by its path (Podman), not given as text (Docker).
+    user_processes : int
+        Resource limit for processes to ask for; 0: the service's own. It is no bound of the
+        sandbox: root counts with all of the host's.
     limits_swap : bool
         Whether the kernel accounts for swap. Without it a swap limit is refused or ignored.
     limits_disk : bool
@@ -68,6 +73,8 @@ class DockerSettings:
     oci_runtime: str = ""
     has_own_kernel: bool = False
     api_version: tuple[int, ...] = (1, 41)
+    reads_profile_files: bool = False
+    user_processes: int = 0
     limits_swap: bool = True
     limits_disk: bool = False
 
@@ -99,7 +106,7 @@ def create_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, Json
         "AttachStdin": False,
         "AttachStdout": False,
         "AttachStderr": False,
-        "StopTimeout": 5,
+        "StopTimeout": 0,  # Podman takes it for removing too, where Docker kills at once
         # The writable directories need no volumes: they are in the container's own layer.
         "HostConfig": _host_config(spec, settings),
     }
@@ -133,6 +140,9 @@ def _host_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonV
 
 def _isolation(settings: DockerSettings) -> dict[str, JsonValue]:
     unsupported = frozenset() if settings.limits_disk else ALLOCATING
+    profile = profile_text(unsupported)
+    if settings.reads_profile_files:
+        profile = str(PROFILE_FILE)
     return {
         "NetworkMode": "none",  # loopback only; the way out is a unix socket
         "IpcMode": "private",  # no shared memory with others
@@ -140,7 +150,7 @@ def _isolation(settings: DockerSettings) -> dict[str, JsonValue]:
         "CapAdd": list(CAPABILITIES),
         # setuid programs gain nothing. Our own list of system calls: the daemon's is that of its
         # age. Its AppArmor or SELinux profile stays in force.
-        "SecurityOpt": ["no-new-privileges", f"seccomp={profile_text(unsupported)}"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={profile}"],
         "Privileged": False,
         # Never "UsernsMode": "host": on a remapping daemon it would give the host's root back and
         # make the control groups writable.
@@ -155,16 +165,24 @@ def _limits(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonValue]
         "PidsLimit": _processes(spec, settings),
         "OomScoreAdj": 500,  # when the host runs out of memory, a sandbox goes before the server
         "ShmSize": resources.shm_bytes,
-        "Ulimits": [
-            {"Name": "nofile", "Soft": resources.open_files, "Hard": resources.open_files},
-            {"Name": "core", "Soft": 0, "Hard": 0},
-            # One file; also stops sparse files of many terabytes.
-            {"Name": "fsize", "Soft": resources.file_bytes, "Hard": resources.file_bytes},
-        ],
+        "Ulimits": _ulimits(resources, settings),
     }
     if settings.limits_swap:
         limits["MemorySwap"] = resources.memory_bytes  # memory and swap together: no swap
     return limits
+
+
+def _ulimits(resources: Resources, settings: DockerSettings) -> list[JsonValue]:
+    limits = {
+        "nofile": resources.open_files,
+        "core": 0,
+        "fsize": resources.file_bytes,  # one file; also stops sparse files of many terabytes
+    }
+    if settings.user_processes:
+        # The user's own. Podman would ask for 2**20, which a host whose root has not
+        # CAP_SYS_RESOURCE refuses.
+        limits["nproc"] = settings.user_processes
+    return [{"Name": name, "Soft": most, "Hard": most} for name, most in limits.items()]
 
 
 def _processes(spec: SandboxSpec, settings: DockerSettings) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..models import JsonValue
 from .seccomp_rules import (
@@ -28,6 +29,11 @@ _BITS = 32
 def profile_text(unsupported: frozenset[str] = frozenset()) -> str:
     """Give the profile as the text that stands after ``seccomp=`` in a security option."""
     return json.dumps(profile(unsupported), separators=(",", ":"))
+
+
+PROFILE_FILE = Path(__file__).with_name("seccomp.json")
+"""The profile of a watched disk as a file, for services that read one (Podman, whose disks are all
+watched): a test holds the two together."""
 
 
 def profile(unsupported: frozenset[str] = frozenset()) -> dict[str, JsonValue]:

@@ -27,7 +27,7 @@ async def host_pid(lab: Lab, sandbox_id: str) -> int:
         return int(found.handle)
     import docker
 
-    with docker.APIClient(version="auto") as client:
+    with docker.APIClient(version="auto", **docker.utils.kwargs_from_env()) as client:
         return client.inspect_container(found.handle)["State"]["Pid"]
 
 

@@ -12,6 +12,8 @@ from jupyter_sandbox.engines.docker_flags import (
     create_config,
     own_kernel,
 )
+from jupyter_sandbox.engines.seccomp_json import profile
+from jupyter_sandbox.engines.seccomp_rules import ALLOCATING
 
 SPEC = SandboxSpec(
     sandbox_id="0123456789ab",
@@ -114,6 +116,16 @@ def test_the_control_group_namespace_is_private_where_the_api_knows_it(version, 
 )
 def test_a_kernel_of_its_own_is_known_by_the_runtimes_name(runtime: str, own: bool):
     assert bool(own_kernel(runtime)) is own
+
+
+def test_podman_is_given_the_path_of_the_same_profile():
+    option = host_config(reads_profile_files=True)["SecurityOpt"][1]
+    text = Path(option.removeprefix("seccomp=")).read_text()
+    assert json.loads(text) == profile(ALLOCATING), "write json.dumps(it, indent=1) anew"
+
+
+def test_podman_is_asked_for_no_more_processes_than_the_host_can_give():
+    assert {"Name": "nproc", "Soft": 96, "Hard": 96} in host_config(user_processes=96)["Ulimits"]
 
 
 def test_a_kernel_of_its_own_gets_tasks_for_itself():
