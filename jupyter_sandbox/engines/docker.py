@@ -37,6 +37,10 @@ from .group_limits import GroupEvents, read_group_events
 _THREADS = 8
 _REMOVE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+_RUNTIME_OF_PODMAN = (  # it would take a request's runtime for its own, and say nothing
+    "Podman runs containers with the OCI runtime of its own configuration only: set `runtime` in "
+    "its containers.conf and leave DockerEngine.oci_runtime empty"
+)
 _USER_PROCESSES = 32_768  # the kernel's usual bound for all of a host
 _STATES = {"running": EngineState.RUNNING, "paused": EngineState.PAUSED}
 _Sandboxes = list[EngineSandbox]  # inside the class, "list" is the verb
@@ -147,6 +151,7 @@ class DockerEngine(ConfigurableEngine):
 
     def _start(self, spec: SandboxSpec) -> EngineSandbox:
         client = self._connect()
+        _require_sources(spec)
         name = container_name(spec.sandbox_id)
         deadline = time.monotonic() + _REMOVE_SECONDS
         while True:
@@ -156,7 +161,8 @@ class DockerEngine(ConfigurableEngine):
                     config = create_config(spec, self._settings)
                     made = client.create_container_from_config(config, name)
                 except _api_error() as exc:
-                    if exc.status_code != 409:
+                    # Podman says 500 for a name that is taken.
+                    if exc.status_code != 409 and "already in use" not in str(exc.explanation):
                         raise
                     there = self._adopt(spec.sandbox_id)
                     if there is not None:
@@ -335,6 +341,9 @@ class DockerEngine(ConfigurableEngine):
                     )
                     self._facts = client.info()
                 is_podman = "BuildahVersion" in self._facts  # no further request, which may be slow
+                if is_podman and self.oci_runtime:
+                    client.close()
+                    raise Unavailable(_RUNTIME_OF_PODMAN, status=503)
                 driver, root = self._facts.get("Driver"), str(self._facts.get("DockerRootDir", ""))
                 self._settings = DockerSettings(
                     image=self.image,
@@ -362,6 +371,13 @@ def _mountinfo() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/self/mountinfo").read_text()
     return ""
+
+
+def _require_sources(spec: SandboxSpec) -> None:
+    """Refuse a mount whose source is missing: Podman would make it where Docker refuses."""
+    for source in (spec.dial_dir, *(mount.source for mount in spec.mounts)):
+        if not source.exists():
+            raise Unavailable("a directory to be mounted is not there", detail=str(source))
 
 
 def _api_error() -> type[Any]:

@@ -20,6 +20,8 @@ _ASKED = "asked of the service; out of sight from here"
 def enforcement(found: dict[str, Any], default_runtime: str) -> tuple[Enforced, ...]:
     """Give what holds a running container, from what ``inspect`` says of it."""
     runtime = found["HostConfig"].get("Runtime") or default_runtime
+    if runtime == "oci":  # as Podman calls whatever it is configured with
+        runtime = default_runtime
     kernel = own_kernel(runtime)
     asked = _asked(found["HostConfig"])
     pid = int(found["State"]["Pid"])

@@ -90,6 +90,12 @@ def test_a_kernel_of_its_own_is_told_from_the_hosts(runtime, shares):
     assert kernel.value == runtime
 
 
+def test_podmans_name_for_every_runtime_tells_nothing():
+    inspected = {**INSPECTED, "HostConfig": {"Runtime": "oci"}}
+    kernel = {each.limit: each for each in enforcement(inspected, "crun")}["kernel"]
+    assert (kernel.strength, kernel.value) == (Strength.WEAKER, "crun")
+
+
 def test_a_process_of_another_name_space_is_not_taken_for_the_containers():
     assert not is_visible(os.getpid(), "ab" * 32)
     assert not is_visible(0, "")
