@@ -30,6 +30,7 @@ from .conversations.conversations import Conversations
 from .conversations.kernels import Kernels
 from .conversations.placing import Placing
 from .conversations.shared_files import SharedFiles
+from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .engines.bubblewrap import BubblewrapEngine
@@ -225,6 +226,7 @@ class SandboxApp(ExtensionApp):
         if services is None:
             return
         await services.sweeping.close()
+        await services.state_counts.close()
         await services.disk_guard.close()
         await services.calls.close()
         await services.kernels.close()
@@ -303,6 +305,7 @@ class SandboxApp(ExtensionApp):
             kernels=Kernels(self._limits, self.trust_outputs, self.log),
             files=vault,
             disk_guard=disk_guard,
+            state_counts=StateCounts(database),
             sweeping=Sweeping(database, records, vault, placing, self.log),
             previews=FilePreviews(self._previews.html_scripts, self.log),
             limits=self._limits,

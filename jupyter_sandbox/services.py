@@ -11,6 +11,7 @@ from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversations import Conversations
 from .conversations.kernels import Kernels
+from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .engines.base import Engine
@@ -51,6 +52,7 @@ class Services:
     kernels: Kernels
     files: FileStore
     sweeping: Sweeping
+    state_counts: StateCounts
     disk_guard: DiskGuard
     previews: FilePreviews
     limits: Limits

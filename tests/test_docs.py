@@ -14,9 +14,11 @@ from typing import Any, get_args
 
 import pytest
 from jupyter_server.utils import url_path_join
+from prometheus_client import Counter, Gauge, Histogram
 from sandbox_guest.bash import executions as guest_executions
 from sandbox_guest.output import KEPT_SPOOLS
 
+from jupyter_sandbox import metrics
 from jupyter_sandbox.app import SandboxApp
 from jupyter_sandbox.cli.app import SandboxCLI
 from jupyter_sandbox.conversations.states import State
@@ -121,6 +123,30 @@ def test_settings_that_pages_name_exist():
     for page in PAGES:
         named = re.findall(rf"\b(?:{classes})\.[a-z_]+", page.read_text(encoding="utf-8"))
         assert set(named) <= known, page.name
+
+
+# Metrics
+
+
+def test_the_metrics_table_is_what_the_code_has():
+    expected = []
+    for collector in vars(metrics).values():
+        if isinstance(collector, Counter | Gauge | Histogram):
+            (family,) = collector.describe()
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = ", ".join(f"`{label}`" for label in collector._labelnames)
+            what = family.documentation.removesuffix(".")
+            expected.append(f"| `{name}` | {family.type} | {labels} | {what} |")
+    table = [f"| {' | '.join(row)} |" for row in rows(ADMINISTRATORS, "## Metrics")]
+    assert [" ".join(row.split()) for row in table] == [
+        " ".join(row.split()) for row in expected
+    ], "put this into docs/administrators.md:\n" + "\n".join(expected)
+
+
+def test_the_label_sets_of_metrics_are_what_the_pages_name():
+    assert {words(row[0])[0] for row in rows(ASSISTANTS, "## Codes")} == metrics.CODES
+    assert {words(row[1])[0] for row in rows(ASSISTANTS, "## HTTP errors")} <= metrics.REASONS
+    assert {tool.name for tool in TOOLS} == metrics.TOOLS
 
 
 # Routes

@@ -1,7 +1,7 @@
 """The layering law: an arrow is an import, and this table has every arrow that may be.
 
 ``routes → tools → conversations → sandbox → engines``; beside that road, policy, stores and proxies
-are asked and never ask; models and errors know nobody. The edges of the package (the application,
+are asked and never ask; models, errors and metrics know nobody. The edges of the package (the application,
 the command line, settings, the demo, the test engines) stand in the same table with all they may
 know. Imports inside functions and under ``TYPE_CHECKING`` count like any other.
 """
@@ -20,7 +20,7 @@ PACKAGE = "jupyter_sandbox"
 GUEST = "sandbox_guest"
 KERNEL = "sandbox_python"
 
-_GROUND = {"models", "errors"}
+_GROUND = {"models", "errors", "metrics"}
 _ASKED = {"policy", "stores", "proxies", "previews"}
 _INTERFACE = "engines.base"  # what an engine is; which engines there are, only app knows
 
@@ -28,6 +28,7 @@ _INTERFACE = "engines.base"  # what an engine is; which engines there are, only 
 MAY_IMPORT: dict[str, set[str]] = {
     "models": set(),
     "errors": set(),
+    "metrics": set(),  # told by everybody
     # asked but never asking
     "policy": _GROUND,
     "stores": _GROUND,

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from .. import metrics
 from ..errors import NotFound, SandboxError, Unavailable
 from ..models import ConversationRecord
 from ..sandbox.sandbox import Sandbox
@@ -194,6 +195,8 @@ class Conversation:
         around = self._around
         sandbox_id = secrets.token_hex(12)
         holder = asyncio.ensure_future(self._hold_claim())
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         try:
             if record.sandbox_id:
                 await around.sandboxes.remove(record.sandbox_id)
@@ -203,10 +206,12 @@ class Conversation:
                 raise Unavailable("another server took over the provisioning; try again")
             sandbox, lost = await around.placing.create(self.conversation_id, sandbox_id)
         except BaseException as exc:
+            metrics.PROVISION_SECONDS.labels("failed").observe(loop.time() - started)
             await asyncio.shield(self._note_failure(exc))
             raise
         finally:
             holder.cancel()
+        metrics.PROVISION_SECONDS.labels("made").observe(loop.time() - started)
         notices = [first_sandbox()] if record.generation == 0 else []
         if lost:
             notices.append(lost_files(lost))

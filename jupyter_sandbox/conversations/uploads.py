@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from .. import metrics
 from ..errors import InvalidRequest, LimitExceeded, NotFound, Unavailable
 from ..models import FileIdentity, Limits, UploadRecord
 from ..policy.capacity import decide_capacity
@@ -192,6 +193,7 @@ class Uploads:
         except BaseException:
             await asyncio.shield(self._files.remove(row.conversation_id, row.upload_id))
             raise
+        metrics.UPLOADED_BYTES.inc(row.size_bytes)
         self._changed(row.conversation_id)
         if previous is not None:
             self._remove_soon(previous)

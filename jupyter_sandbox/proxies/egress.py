@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import metrics
 from ..errors import Unavailable
 from ..policy.egress_rules import Denial, EgressRules
 from .forward.control import MAX_LINE_BYTES, from_line, to_line
@@ -234,7 +235,10 @@ class EgressProxy:
         elif kind == "denial":
             self._remember(str(message["conversation"]), Denial(**message["denial"]))
         elif kind == "log":
-            self._log.info("egress %s", json.dumps(message.get("line")))
+            line = message.get("line")
+            self._log.info("egress %s", json.dumps(line))
+            if isinstance(line, dict):
+                metrics.count_egress(line)
 
     def _remember(self, conversation: str, denial: Denial) -> None:
         if conversation not in self._denials and len(self._denials) >= _MAX_CONVERSATIONS:

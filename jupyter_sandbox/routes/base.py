@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
 
+from .. import metrics
 from ..errors import (
     AccessError,
     FeatureOff,
@@ -221,6 +222,7 @@ class SandboxHandler(APIHandler):
         """Answer with an error in its one shape."""
         if self._finished:
             return
+        metrics.count_refusal(code)
         if self._headers_written:  # a stream has begun: it can only end
             self.log.warning("error after the answer had begun: %s %s", code, message)
             super(APIHandler, self).finish()

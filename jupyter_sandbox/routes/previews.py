@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from jupyter_server.utils import url_path_join
 
+from .. import metrics
 from ..errors import Forbidden, NotFound
 from ..models import StoredFile
 from ..policy.previews import decide_preview, view_of
@@ -58,6 +59,7 @@ class PageHandler(SendingHandler):
         if "text/html" not in self.request.headers.get("Accept", "") or self._headers_written:
             super().answer_error(status, code, message, retry_after_seconds)
             return
+        metrics.count_refusal(code)
         if self._finished:
             return
         self.set_status(status)

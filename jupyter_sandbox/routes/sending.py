@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 
 from tornado.iostream import StreamClosedError
 
+from .. import metrics
 from ..errors import Forbidden
 from ..stores.file_store import FileReader
 from .base import SandboxHandler
@@ -86,6 +87,7 @@ class SendingHandler(SandboxHandler):
                 async for piece in pieces:
                     self.set_header("Content-Type", media_type)
                     self.write(piece)
+                    metrics.DOWNLOADED_BYTES.inc(len(piece))
                     await self.flush()
             except StreamClosedError:
                 return  # the client has gone

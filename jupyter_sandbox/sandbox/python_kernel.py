@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from sandbox_guest import protocol
 
+from .. import metrics
 from ..errors import SandboxError, ToolError, Unavailable
 from ..models import Emit, Outcome
 from .cell_result import error_line
@@ -291,6 +292,7 @@ class PythonKernel:
         """End a kernel that sends what no kernel sends: the next call starts a new one."""
         if not self._why:
             self._log.warning("%r: it is ended: %s", self, why)
+            metrics.KERNEL_CUT_OFFS.inc()
             self._why = "it sent what is no kernel's message and was cut off"
             self._keep(self._kill())
 

@@ -127,6 +127,10 @@ class Database:
         """Give all that have a sandbox: to adopt at start, and to know what is no orphan."""
         return [_conversation(row) for row in await self._all(sql.SELECT_WITH_SANDBOX, {})]
 
+    async def count_by_state(self) -> dict[str, int]:
+        """Give how many conversations are in each state that any is in."""
+        return {str(row[0]): int(row[1]) for row in await self._all(sql.COUNT_BY_STATE, {})}
+
     async def rename(self, conversation_id: str, title: str) -> bool:
         """Give a conversation another title; False if there is none."""
         return await self._change(sql.RENAME, {"id": conversation_id, "new_title": title})

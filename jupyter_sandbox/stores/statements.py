@@ -40,6 +40,7 @@ SELECT_PAGE = (
     .limit(bindparam("most", type_=sa.Integer))
 )
 SELECT_WITH_SANDBOX = sa.select(conversations).where(c.sandbox_id != "")
+COUNT_BY_STATE = sa.select(c.state, sa.func.count()).group_by(c.state)
 RENAME = sa.update(conversations).where(_ID).values(title=_param("title"))
 TOUCH = (
     sa.update(conversations)

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from .. import metrics
 from ..conversations.conversation import Conversation
 from ..conversations.conversations import Conversations
 from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
@@ -87,6 +88,9 @@ class Call:
         """End the call; who waits goes on."""
         self.result = result
         self.state = state
+        seconds = result.get("duration_seconds") if self.task is not None else None
+        code = "lost" if state == "lost" else str(result.get("code"))
+        metrics.count_call(self.tool, code, float(seconds) if isinstance(seconds, float) else None)
         self.finished_at = datetime.now(UTC)
         if not self.done.done():
             self.done.set_result(None)
@@ -246,12 +250,14 @@ class Calls:
     def _begin(self, call: Call, work: Any) -> None:
         conversation_id = call.conversation_id
         self._live[call.key] = call
+        metrics.CALLS_RUNNING.inc()
         self._running[conversation_id] = self._running.get(conversation_id, 0) + 1
         call.task = asyncio.ensure_future(work)
         timer = asyncio.get_running_loop().call_later(_SHORT_SECONDS, self._record, call)
 
         def answered(_: object) -> None:
             timer.cancel()
+            metrics.CALLS_RUNNING.dec()
             self._running[conversation_id] -= 1
             if not self._running[conversation_id]:
                 del self._running[conversation_id]

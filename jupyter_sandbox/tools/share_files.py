@@ -12,6 +12,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from .. import metrics
 from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
 from ..models import Content, FileCard, FileIdentity, ShareRecord, TextContent, ToolResult
 from ..policy.capacity import decide_capacity
@@ -100,6 +101,7 @@ async def _share(context: ToolContext, asked: str, room: int) -> FileCard:
         except BaseException:
             await asyncio.shield(context.shares.remove(context.conversation_id, share_id))
             raise
+    metrics.SHARED_BYTES.inc(record.size_bytes)
     return FileCard(
         path=path,
         name=record.name,
