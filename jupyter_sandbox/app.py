@@ -27,6 +27,7 @@ from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
+from .conversations.journal import Journal
 from .conversations.kernels import Kernels
 from .conversations.placing import Placing
 from .conversations.shared_files import SharedFiles
@@ -53,6 +54,7 @@ from .services import Services
 from .settings import SandboxEgress, SandboxLimits, SandboxPreviews, SandboxResources
 from .stores.database import Database
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
+from .stores.message_records import MessageRecords
 from .stores.share_records import ShareRecords
 from .stores.upload_records import UploadRecords
 from .stores.vault_opening import open_vault
@@ -238,6 +240,7 @@ class SandboxApp(ExtensionApp):
         await services.uploads.close()
         await services.files.close()
         await services.engine.close()
+        await services.journal.close()
         await services.database.close()
 
     async def _build(self) -> Services:
@@ -283,10 +286,13 @@ class SandboxApp(ExtensionApp):
         disk_guard.start()
         records = UploadRecords(database.connections)
         placing = Placing(sandboxes, database, records, vault, self.log)
-        around = Surroundings(database, sandboxes, placing, secrets.token_hex(8), self.log)
+        journal = Journal(MessageRecords(database.connections), self.log)
+        around = Surroundings(database, sandboxes, placing, journal, secrets.token_hex(8), self.log)
         conversations = Conversations(around, vault)
-        calls = Calls(conversations, database, vault, self._limits, self.log)
-        uploads = Uploads(database, records, vault, placing, self._limits, calls.capacity.forget)
+        calls = Calls(conversations, database, vault, journal, self._limits, self.log)
+        uploads = Uploads(
+            database, records, vault, placing, journal, self._limits, calls.capacity.forget
+        )
         shared = SharedFiles(
             database, ShareRecords(database.connections), vault, calls.capacity.forget
         )
@@ -299,6 +305,7 @@ class SandboxApp(ExtensionApp):
             engine_reason=choice.reason,
             conversations=conversations,
             calls=calls,
+            journal=journal,
             five_steps=FiveSteps(conversations, calls, database, vault, self.log),
             uploads=uploads,
             contents=contents,

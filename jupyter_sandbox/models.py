@@ -354,6 +354,29 @@ class ShareRecord:
         return StoredFile(identity, self.size_bytes, self.sha256)
 
 
+MessageKind = Literal["user", "call", "result", "file", "upload", "notice"]
+
+
+@dataclass(frozen=True)
+class MessageRecord:
+    """A message of a conversation's stream; ``seq`` counts from 1, without gaps."""
+
+    conversation_id: str
+    seq: int
+    kind: MessageKind
+    at: datetime
+    body: Mapping[str, JsonValue] = field(repr=False)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Give the message as clients get it."""
+        head: dict[str, JsonValue] = {
+            "seq": self.seq,
+            "type": self.kind,
+            "at": self.at.isoformat(),
+        }
+        return {**head, **self.body}
+
+
 @dataclass(frozen=True)
 class StoreUsage:
     """What a conversation keeps in the store: uploads, and all versions of shared files."""

@@ -10,6 +10,7 @@ from jupyter_server.base.handlers import JupyterHandler
 from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversations import Conversations
+from .conversations.journal import Journal
 from .conversations.kernels import Kernels
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
@@ -46,6 +47,7 @@ class Services:
     engine_reason: str
     conversations: Conversations
     calls: Calls
+    journal: Journal
     five_steps: FiveSteps
     uploads: Uploads
     contents: Contents

@@ -29,12 +29,18 @@ class NoSandbox:
     async def place(self, conversation_id, name):
         pass
 
+class NoJournal:
+    def add(self, conversation_id, kind, body):
+        pass
+
 async def main(root, conversation):
     database = Database(f"sqlite:///{root / 'sandbox.db'}")
     await database.open()
     vault, _ = await open_vault(root, database.connections, {})
     records = UploadRecords(database.connections)
-    uploads = Uploads(database, records, vault, NoSandbox(), Limits(), lambda conversation: None)
+    uploads = Uploads(
+        database, records, vault, NoSandbox(), NoJournal(), Limits(), lambda conversation: None
+    )
 
     async def upload(name):
         while True:

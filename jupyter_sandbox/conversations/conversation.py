@@ -18,9 +18,11 @@ from datetime import UTC, datetime
 from .. import metrics
 from ..errors import NotFound, SandboxError, Unavailable
 from ..models import ConversationRecord
+from ..policy.clipping import clip_text
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
 from ..stores.database import Database
+from .journal import Journal
 from .notices import first_sandbox, lost_files, replaced_sandbox
 from .placing import Placing
 from .states import PROVISIONABLE, State
@@ -37,6 +39,7 @@ class Surroundings:
     database: Database
     sandboxes: Sandboxes
     placing: Placing
+    journal: Journal
     server_id: str
     log: logging.Logger
 
@@ -188,6 +191,7 @@ class Conversation:
         ):
             await around.database.add_notice(self.conversation_id, replaced_sandbox(why))
             self.has_notice = True
+            self._tell(replaced_sandbox(why))
             await around.sandboxes.remove(record.sandbox_id)
         return None
 
@@ -231,7 +235,12 @@ class Conversation:
             await asyncio.shield(sandbox.detach())
             await asyncio.shield(around.sandboxes.remove(sandbox_id))
             raise
+        for notice in notices:
+            self._tell(notice)
         return sandbox
+
+    def _tell(self, notice: str) -> None:
+        self._around.journal.add(self.conversation_id, "notice", {"text": clip_text(notice, 8000)})
 
     async def _hold_claim(self) -> None:
         while True:

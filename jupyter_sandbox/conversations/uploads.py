@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 
 from .. import metrics
 from ..errors import InvalidRequest, LimitExceeded, NotFound, Unavailable
-from ..models import FileIdentity, Limits, UploadRecord
+from ..models import FileIdentity, JsonValue, Limits, UploadRecord
 from ..policy.capacity import decide_capacity
 from ..policy.media import media_of
 from ..policy.names import decide_file_name
 from ..stores.database import Database
 from ..stores.file_store import FileReader, FileSink, FileStore
 from ..stores.upload_records import UploadRecords
+from .journal import Journal
 from .placing import Placing
 
 _TRIES = 5
@@ -43,6 +44,7 @@ class Uploads:
         records: UploadRecords,
         files: FileStore,
         placing: Placing,
+        journal: Journal,
         limits: Limits,
         changed: Callable[[str], None],
     ) -> None:
@@ -50,6 +52,7 @@ class Uploads:
         self._records = records
         self._files = files
         self._placing = placing
+        self._journal = journal
         self._limits = limits
         self._changed = changed
         self._receiving: dict[str, int] = {}
@@ -104,6 +107,7 @@ class Uploads:
         row = await self.find(conversation_id, name)
         if not await self._records.delete(row):
             raise NotFound("There is no such file.")
+        self._tell("deleted", row)
         await self._files.remove(conversation_id, row.upload_id)
         self._changed(conversation_id)
         await self._placing.place(conversation_id, name)
@@ -144,6 +148,7 @@ class Uploads:
                 except BaseException:
                     await asyncio.shield(self._files.remove(conversation_id, new.upload_id))
                     raise
+        self._tell("renamed", new, {"from": name})
         self._remove_soon(old)
         await self._placing.place(conversation_id, to)
         await self._placing.place(conversation_id, name)
@@ -195,10 +200,25 @@ class Uploads:
             raise
         metrics.UPLOADED_BYTES.inc(row.size_bytes)
         self._changed(row.conversation_id)
+        self._tell("added" if previous is None else "replaced", row)
         if previous is not None:
             self._remove_soon(previous)
         await self._placing.place(row.conversation_id, row.name)
         return row, previous is not None
+
+    def _tell(
+        self, action: str, row: UploadRecord, more: dict[str, JsonValue] | None = None
+    ) -> None:
+        message: dict[str, JsonValue] = {
+            "action": action,
+            "name": row.name,
+            "id": row.upload_id,
+            "size_bytes": row.size_bytes,
+            "media_type": row.media_type,
+            "preview": row.preview,
+            **(more or {}),
+        }
+        self._journal.add(row.conversation_id, "upload", message)
 
     def _remove_soon(self, row: UploadRecord) -> None:
         """Remove bytes that no record names any more; nobody waits, and a sweep finds the rest."""

@@ -21,6 +21,7 @@ from .kernels import (
 )
 from .leased import LeasedFileHandler
 from .mcp.handler import McpHandler
+from .messages import MessagesHandler
 from .openapi.handler import OpenApiHandler
 from .policy import PolicyHandler
 from .previews import RenewHandler, SharePreviewHandler, UploadPreviewHandler
@@ -49,6 +50,7 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     (rf"/sandbox/api/conversations/{_ID}/uploads", UploadsHandler),
     (rf"/sandbox/api/conversations/{_ID}/uploads/(?P<name>[^/]+)", UploadHandler),
     (rf"/sandbox/api/conversations/{_ID}/shares", SharesHandler),
+    (rf"/sandbox/api/conversations/{_ID}/messages", MessagesHandler),
     (r"/sandbox/files/(?P<conversation_id>[^/]+)\.zip", ZipHandler),
     (rf"/sandbox/files/{_ID}/(?P<path>.+)", FileHandler),
     (r"/sandbox/preview/leased/(?P<token>[^/]+)/(?P<part>.*)", LeasedFileHandler),

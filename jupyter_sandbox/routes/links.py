@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from jupyter_server.utils import url_path_join
@@ -50,20 +51,28 @@ def with_links(
     return {**call, "content": [_with_links(base_url, conversation_id, part) for part in content]}
 
 
-def _with_links(base_url: str, conversation_id: str, part: JsonValue) -> JsonValue:
-    if not isinstance(part, dict) or part.get("type") != "file" or "error" in part:
-        return part
-    path, version = part.get("path"), part.get("version")
+def card_links(
+    base_url: str, conversation_id: str, card: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """Give ``url`` and ``preview_url`` of a shared file's card; nothing for one not shared."""
+    path, version = card.get("path"), card.get("version")
     outputs = Areas().outputs + "/"
-    if not isinstance(path, str) or not isinstance(version, int) or not path.startswith(outputs):
-        return part
+    if "error" in card or not isinstance(path, str) or not path.startswith(outputs):
+        return {}
+    if not isinstance(version, int):
+        return {}
     place = (base_url, conversation_id, path.removeprefix(outputs), version)
     shown = share_preview_url(*place)
     return {
-        **part,
         "url": share_url(*place),
-        "preview_url": preview_link(str(part.get("preview")), shown),
+        "preview_url": preview_link(str(card.get("preview")), shown),
     }
+
+
+def _with_links(base_url: str, conversation_id: str, part: JsonValue) -> JsonValue:
+    if not isinstance(part, dict) or part.get("type") != "file":
+        return part
+    return {**part, **card_links(base_url, conversation_id, part)}
 
 
 def _path(path: str) -> str:

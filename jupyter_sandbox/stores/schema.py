@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in ``migrations/versions``."""
 
 metadata = sa.MetaData()
@@ -110,6 +110,23 @@ conversation_keys = sa.Table(
     ),
     sa.Column("master_key_id", sa.String(32), nullable=False),
     sa.Column("wrapped_key", sa.LargeBinary(64), nullable=False),
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column(
+        "conversation_id",
+        sa.String(36),
+        sa.ForeignKey("conversations.conversation_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    # Bytes of this body and all before it, also of those that are no longer kept.
+    sa.Column("upto_bytes", sa.BigInteger, nullable=False),
 )
 
 

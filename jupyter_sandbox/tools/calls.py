@@ -20,11 +20,13 @@ from typing import Any
 from .. import metrics
 from ..conversations.conversation import Conversation
 from ..conversations.conversations import Conversations
+from ..conversations.journal import Journal
 from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
 from ..models import CallRecord, CallState, ConversationRecord, JsonValue, Limits, ToolResult
 from ..stores.database import Database
 from ..stores.file_store import FileStore
 from .bash import bash_result
+from .call_messages import call_message, file_messages, result_message
 from .capacity import Capacity
 from .context import ToolContext
 from .registry import Prepared, prepare
@@ -49,12 +51,21 @@ class Call:
         Resolves with None when the call is over; it never raises.
     recording : Future or None
         Of the record that it runs; None as long as there is none.
+    arguments : mapping or None
+        What it was called with; None for a call that an earlier server process began.
     """
 
-    def __init__(self, conversation_id: str, call_id: str, tool: str) -> None:
+    def __init__(
+        self,
+        conversation_id: str,
+        call_id: str,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self.conversation_id = conversation_id
         self.call_id = call_id
         self.tool = tool
+        self.arguments = arguments
         self.recording: asyncio.Future[CallRecord] | None = None
         self.result: dict[str, JsonValue] | None = None
         self.state = "running"
@@ -147,12 +158,14 @@ class Calls:
         conversations: Conversations,
         database: Database,
         shares: FileStore,
+        journal: Journal,
         limits: Limits,
         log: logging.Logger,
     ) -> None:
         self._conversations = conversations
         self._database = database
         self._shares = shares
+        self._journal = journal
         self._limits = limits
         self.capacity = Capacity(database, limits.capacity_bytes)
         self._log = log
@@ -169,11 +182,12 @@ class Calls:
         LimitExceeded
             Too many calls of this conversation run already.
         """
-        call = Call(record.conversation_id, str(uuid.uuid4()), tool)
+        call = Call(record.conversation_id, str(uuid.uuid4()), tool, body)
         try:
             prepared = prepare(tool, body, self._limits)
         except ToolError as exc:
             call.finish({**error_result(exc).to_json(), "duration_seconds": 0.0})
+            self._tell(call, call.result or {})
             return call
         conversation_id = record.conversation_id
         if self._running.get(conversation_id, 0) >= self._limits.calls_at_once:
@@ -276,7 +290,22 @@ class Calls:
             call.recording = asyncio.ensure_future(
                 self._database.begin_call(call.conversation_id, call.call_id, call.tool)
             )
+            self._tell_begin(call)
         return call.recording
+
+    def _tell_begin(self, call: Call) -> None:
+        if call.arguments is not None:
+            message = call_message(call.call_id, call.tool, call.arguments)
+            self._journal.add(call.conversation_id, "call", message)
+
+    def _tell(self, call: Call, result: dict[str, JsonValue]) -> None:
+        """Put the end of a call into the message stream; of a short one its beginning too."""
+        if call.recording is None:
+            self._tell_begin(call)
+        message = result_message(call.call_id, call.tool, call.state, result)
+        self._journal.add(call.conversation_id, "result", message)
+        for card in file_messages(call.call_id, result):
+            self._journal.add(call.conversation_id, "file", card)
 
     async def _run(self, call: Call, record: ConversationRecord, prepared: Prepared) -> None:
         live = self._conversations.live(record.conversation_id)
@@ -320,6 +349,10 @@ class Calls:
         seconds: float,
     ) -> None:
         """Answer and record; a database that fails costs the record, not the answer."""
+        told: dict[str, JsonValue] = {
+            **result.to_json(),
+            "duration_seconds": round(seconds, 4),
+        }  # without the notice: that has a message of its own
         try:
             if record.notice or live.has_notice:
                 live.has_notice = False
@@ -327,8 +360,10 @@ class Calls:
                 result = with_notice(result, notice)
         except SandboxError as exc:
             self._log.warning("call %s: no notice: %s %s", call.call_id, exc, exc.detail)
-        shape = {**result.to_json(), "duration_seconds": round(seconds, 4)}
+        shape = {**told, **result.to_json()}
         call.finish(shape, call.end_state)
+        if call.arguments is not None:
+            self._tell(call, told)
         if call.recording is None:
             self._short.append(call)
             if self._recorder is None:
@@ -336,7 +371,9 @@ class Calls:
             return
         try:
             await call.recording
-            await self._database.finish_call(call.call_id, shape, call.end_state)
+            is_first = await self._database.finish_call(call.call_id, shape, call.end_state)
+            if is_first and call.arguments is None:  # else another process has told its end
+                self._tell(call, told)
         except SandboxError as exc:
             self._log.warning("call %s: not recorded: %s %s", call.call_id, exc, exc.detail)
 
@@ -388,7 +425,9 @@ class Calls:
 
     async def _lose(self, stored: CallRecord) -> dict[str, JsonValue]:
         shape = error_result(ToolError(_LOST, code="lost")).to_json()
-        await self._database.finish_call(stored.call_id, shape, "lost")
+        if await self._database.finish_call(stored.call_id, shape, "lost"):
+            message = result_message(stored.call_id, stored.tool, "lost", shape)
+            self._journal.add(stored.conversation_id, "result", message)
         return shape
 
     async def _stored(self, record: ConversationRecord, call_id: str) -> CallRecord:
