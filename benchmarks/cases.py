@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,14 @@ from jupyter_sandbox.policy.egress_rules import EgressCaps
 from .arms import Arm, Sample, alternate, timed
 from .client import CaseFailed, SandboxClient
 from .egress import egress_arms
-from .floors import BareKernel, engine_start, host_command, host_command_to_file, tornado_echo
+from .floors import (
+    BareKernel,
+    engine_start,
+    host_command,
+    host_command_to_file,
+    tornado_echo,
+    tornado_file,
+)
 from .refusals import flood
 from .server import BenchServer
 
@@ -30,6 +38,7 @@ _FLOOD_COMMAND = "yes | head -c 104857600"
 _LINE = "the quick brown fox jumps over the lazy dog {n:04}\n"
 _TEXT = "".join(_LINE.format(n=n) for n in range(105))[:5120]  # 5 kB in ordinary lines
 _DOWNLOAD_MIB = 64
+_FILE_BYTES = 25_000_000  # the largest upload
 _PAUSE_SECONDS = 0.02
 _SETTLE_SECONDS = 1.5  # a new sandbox starts its Python kernel in the background a second later
 
@@ -83,13 +92,30 @@ class Plan:
     megabytes: int
     floods: int
     refusals: int
+    transfers: int
 
 
 FULL = Plan(
-    warm=400, files=300, cells=100, colds=12, cold_cells=6, megabytes=20, floods=5, refusals=10_000
+    warm=400,
+    files=300,
+    cells=100,
+    colds=12,
+    cold_cells=6,
+    megabytes=20,
+    floods=5,
+    refusals=10_000,
+    transfers=20,
 )
 SHORT = Plan(
-    warm=60, files=50, cells=20, colds=3, cold_cells=1, megabytes=4, floods=1, refusals=400
+    warm=60,
+    files=50,
+    cells=20,
+    colds=3,
+    cold_cells=1,
+    megabytes=4,
+    floods=1,
+    refusals=400,
+    transfers=3,
 )
 
 Case = Callable[[BenchServer, Plan], "list[Row | MemoryRow]"]
@@ -220,6 +246,27 @@ def outputs(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     ]
 
 
+def transfers(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure a file of 25 MB up and down, sealed and checked, against one that only streams."""
+    body = os.urandom(_FILE_BYTES)
+    with _client(server) as client, tornado_file(server.directory, body) as (put, get):
+        conversation = client.create()
+        path = f"conversations/{conversation}/uploads/file.bin"
+
+        def download() -> None:
+            if client.download(path) != len(body):
+                raise CaseFailed("the download is not the file")
+
+        up = alternate(timed(lambda: client.put(path, body)), put, plan.transfers)
+        down = alternate(timed(download), get, plan.transfers)
+        client.delete(conversation)
+    streaming = "bare tornado"
+    return [
+        Row(server.engine, "upload of 25 MB", *up, streaming, 1 / 0.6),
+        Row(server.engine, "download of 25 MB", *down, streaming, 1 / 0.6),
+    ]
+
+
 def egress(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     """Measure the egress process by itself: a download, a refusal, a refusal beside a flood."""
     with egress_arms(_DOWNLOAD_MIB) as arms, tornado_echo(_TEXT.encode()) as echo:
@@ -260,6 +307,7 @@ CASES: tuple[Case, ...] = (
     file_tools,
     outputs,
     warm_python,
+    transfers,
     egress,
     bash_beside_refusals,
     cold_bash,

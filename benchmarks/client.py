@@ -51,6 +51,24 @@ class Client:
             self._read(data)
         return status, bytes(data[end + 4 :])
 
+    def download(self, path: str) -> int:
+        """Give the size of what is there; the bytes are read and dropped."""
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\n{self._fields}\r\n".encode())
+        data = bytearray()
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            self._read(data)
+        fields = bytes(data[:end]).lower()
+        if fields[9:12] != b"200":
+            raise CaseFailed(f"GET {path}: {fields[9:12].decode()}")
+        length = _content_length(fields)
+        got, buffer = len(data) - end - 4, bytearray(_READ_BYTES)
+        while got < length:
+            size = self._socket.recv_into(buffer)
+            if not size:
+                raise CaseFailed("the server closed the connection")
+            got += size
+        return got
+
     def _read(self, data: bytearray) -> None:
         piece = self._socket.recv(_READ_BYTES)
         if not piece:
@@ -86,6 +104,10 @@ class SandboxClient:
         status, answer = self._client.request("PUT", f"/sandbox/api/{path}", data)
         if status >= 300:
             raise CaseFailed(f"PUT {path}: {status} {answer[:300]!r}")
+
+    def download(self, path: str) -> int:
+        """Read a file and drop it; give its size."""
+        return self._client.download(f"/sandbox/api/{path}")
 
     def create(self) -> str:
         """Give the id of a new conversation."""

@@ -6,11 +6,13 @@ Each floor is a class or function that gives an ``Arm``; each cleans up after it
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,10 +72,41 @@ def host_command_to_file(command: str, directory: Path) -> Arm:
 
 @contextlib.contextmanager
 def tornado_echo(body: bytes) -> Iterator[Arm]:
-    """Give a round trip of ``body`` through a bare tornado server, a process of its own."""
+    """Give a round trip of ``body`` through a bare tornado server."""
+    with bare_tornado(Path(tempfile.gettempdir())) as client:
+
+        def work() -> None:
+            if client.request("POST", "/echo", body) != (200, body):
+                raise CaseFailed("the echo server gave something else")
+
+        yield timed(work)
+
+
+@contextlib.contextmanager
+def tornado_file(directory: Path, body: bytes) -> Iterator[tuple[Arm, Arm]]:
+    """Give an upload to and a download from a bare tornado server that streams a file."""
+    with bare_tornado(directory) as client:
+
+        def upload() -> None:
+            if client.request("PUT", "/file", body)[0] != 201:
+                raise CaseFailed("the bare server took no file")
+
+        def download() -> None:
+            if client.download("/file") != len(body):
+                raise CaseFailed("the bare server gave another file")
+
+        upload()
+        yield timed(upload), timed(download)
+
+
+@contextlib.contextmanager
+def bare_tornado(directory: Path) -> Iterator[Client]:
+    """Give a client of ``benchmarks.echo_server``, a process of its own in this directory."""
+    search = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     server = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.echo_server"],
-        cwd=Path(__file__).parents[1],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the benchmark, which ends this one
@@ -81,16 +114,10 @@ def tornado_echo(body: bytes) -> Iterator[Arm]:
     try:
         assert server.stdout is not None
         client = Client(int(server.stdout.readline()))
-
-        def work() -> None:
-            if client.request("POST", "/echo", body) != (200, body):
-                raise CaseFailed("the echo server gave something else")
-
-        yield timed(work)
+        yield client
         client.close()
     finally:
-        server.kill()
-        server.communicate()
+        server.communicate()  # the end of its stdin ends it, and its file
 
 
 @contextlib.contextmanager
