@@ -52,6 +52,9 @@ ASSISTANTS = (DOCS / "assistants.md").read_text(encoding="utf-8")
 ADMINISTRATORS = (DOCS / "administrators.md").read_text(encoding="utf-8")
 CONTRIBUTING = (DOCS / "contributing.md").read_text(encoding="utf-8")
 
+BUILT = {"jupyter_sandbox/labextension"}
+"""What `make` makes, so that a fresh checkout lacks it."""
+
 # Codes of the guest's file service for operations that no tool asks for (rename, rmdir), and for
 # requests that only a broken host would make.
 NOT_FOR_ASSISTANTS = {"not_empty", "cross_device", "unknown_op"}
@@ -350,7 +353,7 @@ def test_files_and_rooms_that_contributing_names_exist():
         for path in re.findall(
             r"`((?:jupyter_sandbox|kernels|tests|docs)/[\w./-]+)`", page.read_text()
         ):
-            assert (ROOT / path).exists(), f"{page.name}: {path}"
+            assert path in BUILT or (ROOT / path).exists(), f"{page.name}: {path}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
