@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_sandbox.policy.egress_rules import EgressCaps
+from jupyter_sandbox.proxies.forward.budgets import REFUSAL_COST
 
 from .arms import Arm, Sample, alternate, timed
 from .client import CaseFailed, SandboxClient
@@ -103,7 +104,7 @@ FULL = Plan(
     cold_cells=6,
     megabytes=20,
     floods=5,
-    refusals=10_000,
+    refusals=1_000,
     transfers=20,
 )
 SHORT = Plan(
@@ -114,7 +115,7 @@ SHORT = Plan(
     cold_cells=1,
     megabytes=4,
     floods=1,
-    refusals=400,
+    refusals=100,
     transfers=3,
 )
 
@@ -282,7 +283,8 @@ def egress(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
 
 def bash_beside_refusals(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     """Measure a command while another sandbox is refused hosts, as often as the proxy answers."""
-    rounds = math.ceil(plan.refusals / EgressCaps().requests_per_second / _PAUSE_SECONDS)
+    per_second = EgressCaps().requests_per_second / REFUSAL_COST
+    rounds = math.ceil(plan.refusals / per_second / _PAUSE_SECONDS)
     with _warm_conversation(server) as (client, conversation):
         with flood(client) as other:
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from jupyter_sandbox.policy.egress_rules import EgressCaps, EgressRules, HostRule
 from jupyter_sandbox.proxies.egress import EgressProxy
+from jupyter_sandbox.proxies.forward.budgets import REFUSAL_COST
 
 from .arms import Arm, timed
 from .client import CaseFailed
@@ -31,6 +32,8 @@ _REFUSED = b"CONNECT other.example:443 HTTP/1.1\r\n\r\n"
 _BURST = 5  # refusals that one round measures
 _CALM_SECONDS = 0.05  # before a burst: the flood is up by then, and we stay below our own rate
 _READ_BYTES = 256 * 1024
+# So that as many are refused as are allowed by default: more than the product would answer.
+_RATE = EgressCaps().requests_per_second * REFUSAL_COST
 
 # The egress process with one name that leads to the loopback; all else is as in the product.
 _PROXY = """
@@ -85,7 +88,7 @@ def egress_arms(mebibytes: int) -> Iterator[EgressArms]:
         port = int(server.stdout.readline())
         unhurried, ours, neighbour = (directory / f"{n}.sock" for n in ("a", "b", "c"))
         stack.enter_context(_proxy(port, 1_000_000, unhurried))
-        stack.enter_context(_proxy(port, EgressCaps().requests_per_second, ours, neighbour))
+        stack.enter_context(_proxy(port, _RATE, ours, neighbour))
         flood = stack.enter_context(_process(_FLOOD, str(neighbour)))
         flood.send_signal(signal.SIGSTOP)
         stack.callback(flood.send_signal, signal.SIGCONT)

@@ -174,7 +174,9 @@ class SandboxEgress(Configurable):
         1024, help="Connections of all conversations at once; further ones wait."
     ).tag(config=True)
     requests_per_second = Int(
-        200, help="Requests of one conversation in a second, on average; further ones wait."
+        200,
+        help="Requests of one conversation in a second, on average; further ones wait. A "
+        "refused one counts as five.",
     ).tag(config=True)
     connect_seconds = Float(
         10.0, help="How long a host may take to accept a connection, in seconds."

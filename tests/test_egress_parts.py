@@ -11,7 +11,7 @@ import pytest
 from jupyter_sandbox.policy.decision import ALLOWED, Decision
 from jupyter_sandbox.policy.egress_addresses import AddressPolicy
 from jupyter_sandbox.policy.egress_rules import EgressCaps
-from jupyter_sandbox.proxies.forward.budgets import Budgets, CapReached
+from jupyter_sandbox.proxies.forward.budgets import REFUSAL_COST, Budgets, CapReached
 from jupyter_sandbox.proxies.forward.control import Reports, from_line
 from jupyter_sandbox.proxies.forward.dialer import AddressRefused, dial_vetted, is_own
 from jupyter_sandbox.proxies.forward.floods import FloodGate
@@ -186,6 +186,17 @@ def test_a_rate_admits_a_burst_then_so_many_in_a_second():
     assert budget.wait_seconds() == pytest.approx(0.1)
     clock.now += 100
     assert [budget.wait_seconds() for _ in range(20)] == [0.0] * 20
+
+
+def test_a_refusal_counts_as_several_requests():
+    clock = Clock()
+    budget = Budgets(EgressCaps(requests_per_second=10), clock).of("c1")
+    for _ in range(20 // REFUSAL_COST):
+        assert budget.wait_seconds() == 0.0
+        budget.count_refusal()
+    assert budget.wait_seconds() == pytest.approx(0.1)
+    budget.count_refusal()
+    assert budget.wait_seconds() == pytest.approx((REFUSAL_COST + 1) / 10)
 
 
 def test_budgets_forget_conversations_whose_day_is_over_when_there_are_too_many(monkeypatch):

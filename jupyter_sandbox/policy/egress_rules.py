@@ -40,7 +40,8 @@ class EgressCaps:
     connections : int
         Of one conversation at once; further ones wait.
     requests_per_second : int
-        Of one conversation, on average; twice as many may come at once, further ones wait.
+        Of one conversation, on average; twice as many may come at once, further ones wait. A
+        refused one counts as five.
     head_seconds : float
         Until a request's head, and a tunnel's first TLS message, must be whole.
     idle_seconds : float

@@ -151,5 +151,7 @@ class Listener:
             await Connection(client, self._outside, meter, account).serve()
         finally:
             self._budget.connections -= 1
+            if account.verdict == "deny":
+                self._budget.count_refusal()
             if account.verdict:
                 self._on_end(account, meter.used, time.monotonic() - started)
