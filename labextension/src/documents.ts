@@ -21,14 +21,19 @@ export class SandboxDocuments implements ISandboxDocuments {
     this._options = options;
   }
 
+  /** The id of the conversation whose files are shown; '' for none. */
+  current = '';
+
   /** Give what opens a conversation's files. */
   of(conversation: string): IDocumentManager {
     let manager = this._managers.get(conversation);
     if (manager === undefined) {
       const { main, opener, services, translator } = this._options;
+      const isUsed = (): boolean =>
+        this.current === conversation || this._managers.get(conversation)?.isUsed === true;
       manager = new ConversationDocumentManager({
         registry: main.registry,
-        manager: conversationServices(services, conversation),
+        manager: conversationServices(services, conversation, isUsed),
         opener,
         translator,
         baseUrl: services.serverSettings.baseUrl,
@@ -74,8 +79,15 @@ export class SandboxDocuments implements ISandboxDocuments {
   private _showPreview(path: string, url: string): void {
     let preview = this._previews.get(path);
     if (preview === undefined) {
-      const texts = this._options.translator.load(TEXTS);
-      preview = new Preview({ name: PathExt.basename(path), path, url, texts });
+      const { main, translator } = this._options;
+      const [fileType] = main.registry.getFileTypesForPath(path);
+      preview = new Preview({
+        icon: fileType?.icon,
+        name: PathExt.basename(path),
+        path,
+        texts: translator.load(TEXTS),
+        url
+      });
       preview.disposed.connect(() => this._previews.delete(path));
       this._previews.set(path, preview);
     } else {
@@ -85,7 +97,7 @@ export class SandboxDocuments implements ISandboxDocuments {
   }
 
   private readonly _options: SandboxDocuments.IOptions;
-  private readonly _managers = new Map<string, IDocumentManager>();
+  private readonly _managers = new Map<string, ConversationDocumentManager>();
   private readonly _previews = new Map<string, Preview>();
 }
 

@@ -3,9 +3,10 @@
 import { Dialog, showDialog, showErrorMessage } from '@jupyterlab/apputils';
 import { FileBrowser, Uploader } from '@jupyterlab/filebrowser';
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { ToolbarButton, homeIcon, refreshIcon } from '@jupyterlab/ui-components';
+import { ToolbarButton, homeIcon, notebookIcon, refreshIcon } from '@jupyterlab/ui-components';
 import { ConversationFilesModel } from './filesmodel';
-import { TEXTS } from './tokens';
+import { UPLOADS } from './paths';
+import { DRIVE_NAME, TEXTS } from './tokens';
 
 /** Shows a conversation's files. */
 export class ConversationFiles extends FileBrowser {
@@ -28,6 +29,14 @@ export class ConversationFiles extends FileBrowser {
       })
     );
     this.toolbar.addItem('upload', new Uploader({ model, translator }));
+    this.toolbar.addItem(
+      'notebook',
+      new ToolbarButton({
+        icon: notebookIcon,
+        tooltip: texts.__('New notebook, with the kernel of this sandbox'),
+        onClick: () => void this._newNotebook()
+      })
+    );
     this.toolbar.addItem(
       'refresh',
       new ToolbarButton({
@@ -78,6 +87,18 @@ export class ConversationFiles extends FileBrowser {
     if (!this.isDisposed) {
       super.dispose();
       this.model.dispose();
+    }
+  }
+
+  private async _newNotebook(): Promise<void> {
+    const path = `${DRIVE_NAME}:${this.conversation}/${UPLOADS}`;
+    const { manager } = this.model;
+    try {
+      const made = await manager.newUntitled({ type: 'notebook', path });
+      manager.open(made.path);
+    } catch (error) {
+      const title = this._texts.__('No notebook was made');
+      await showErrorMessage(title, error instanceof Error ? error : String(error));
     }
   }
 

@@ -80,6 +80,9 @@ function activate(
       return files;
     }
   });
+  panel.currentChanged.connect((_, id) => {
+    documents.current = id;
+  });
   shell.add(panel, 'left', { rank: 110, type: 'Sandboxes' });
   restorer?.add(panel, PANEL_ID);
 

@@ -1,10 +1,12 @@
-// The document manager of one conversation: JupyterLab's, but with the conversation's services, no
-// kernel of the server, and previews for what must not be shown in the user's own page.
+// The document manager of one conversation: JupyterLab's, but with the conversation's services (so
+// notebooks get its kernel), and previews for what must not be shown in the user's own page.
 
 import { DocumentManager } from '@jupyterlab/docmanager';
 import type { IDocumentWidget } from '@jupyterlab/docregistry';
 import { decideOpening } from './opening';
 
+// A sandbox has one Python kernel, so whatever a notebook asks for, it is that one.
+const KERNEL = { autoStartDefault: true };
 const NO_KERNEL = { shouldStart: false, canStart: false, autoStartDefault: false };
 
 /** Opens a conversation's files. */
@@ -22,7 +24,13 @@ export class ConversationDocumentManager extends DocumentManager {
       this._showPreview(path, opening.previewUrl);
       return undefined;
     }
-    return super.open(path, opening.factory, undefined, {}, NO_KERNEL);
+    const preference = opening.factory === 'Notebook' ? KERNEL : NO_KERNEL;
+    const widget = super.open(path, opening.factory, undefined, {}, preference);
+    if (widget !== undefined) {
+      this._open.add(widget);
+      widget.disposed.connect(() => this._open.delete(widget));
+    }
+    return widget;
   }
 
   override openOrReveal(
@@ -39,6 +47,12 @@ export class ConversationDocumentManager extends DocumentManager {
     return this.open(path, widgetName);
   }
 
+  /** Whether any document is open. */
+  get isUsed(): boolean {
+    return this._open.size > 0;
+  }
+
+  private readonly _open = new Set<IDocumentWidget>();
   private readonly _baseUrl: string;
   private readonly _showPreview: (path: string, url: string) => void;
 }

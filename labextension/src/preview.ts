@@ -4,6 +4,7 @@
 
 import { MainAreaWidget } from '@jupyterlab/apputils';
 import { ToolbarButton, refreshIcon } from '@jupyterlab/ui-components';
+import type { LabIcon } from '@jupyterlab/ui-components';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 
@@ -19,6 +20,7 @@ export class Preview extends MainAreaWidget<Widget> {
     this.addClass('jsb-Preview');
     this.title.label = options.name;
     this.title.caption = options.texts.__('Preview of %1', options.name);
+    this.title.icon = options.icon;
     this.title.closable = true;
     this.toolbar.addItem(
       'refresh',
@@ -37,7 +39,9 @@ export class Preview extends MainAreaWidget<Widget> {
 
   /** Show the file as it is now. */
   refresh(): void {
-    this._frame.src = this._url;
+    // JupyterLab's theme manager notes this on the body.
+    const theme = document.body.dataset.jpThemeLight === 'false' ? 'dark' : 'light';
+    this._frame.src = `${this._url}?theme=${theme}`;
   }
 
   private readonly _frame: HTMLIFrameElement;
@@ -46,6 +50,7 @@ export class Preview extends MainAreaWidget<Widget> {
 
 export namespace Preview {
   export interface IOptions {
+    icon: LabIcon | undefined;
     name: string;
     /** With the drive's name. */
     path: string;

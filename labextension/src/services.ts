@@ -1,26 +1,26 @@
-// The services that a conversation's documents work with: the application's own, but no kernels.
-// A file of a sandbox must never run on the server's kernels: whoever wrote it is not the user.
+// The services that a conversation's documents work with: the application's own, but the kernels are
+// the conversation's. A file of a sandbox must never run on the server's kernels: whoever wrote it
+// is not the user.
 
 import { KernelManager, KernelSpecManager, SessionManager } from '@jupyterlab/services';
 import type { ServiceManager } from '@jupyterlab/services';
 import { conversationSettings } from './api';
 
-/** Give the services of a conversation. */
+/**
+ * Give the services of a conversation.
+ *
+ * @param isUsed - Whether its kernels are of interest; if not, the server is not asked about them.
+ */
 export function conversationServices(
   base: ServiceManager.IManager,
-  conversation: string
+  conversation: string,
+  isUsed: () => boolean
 ): ServiceManager.IManager {
   const serverSettings = conversationSettings(base.serverSettings, conversation);
-  const kernels = new KernelManager.NoopManager({ serverSettings });
-  const sessions = new SessionManager.NoopManager({ serverSettings, kernelManager: kernels });
-  const kernelspecs = new KernelSpecManager({
-    serverSettings,
-    standby: () => true,
-    kernelSpecAPIClient: {
-      serverSettings,
-      get: () => Promise.resolve({ default: '', kernelspecs: {} })
-    }
-  });
+  const standby = (): true | 'when-hidden' => !isUsed() || 'when-hidden';
+  const kernels = new KernelManager({ serverSettings, standby });
+  const sessions = new SessionManager({ serverSettings, standby, kernelManager: kernels });
+  const kernelspecs = new KernelSpecManager({ serverSettings, standby });
   const own = [sessions, kernels, kernelspecs];
   let isDisposed = false;
   return {

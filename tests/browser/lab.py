@@ -98,10 +98,9 @@ class Lab:
             pass
         self.page.goto(f"{self._url}lab")
 
-    def discard(self, name: str) -> None:
-        """Close an open document that JupyterLab wants to save."""
+    def close(self, name: str) -> None:
+        """Close an open document."""
         self.document(name).locator(".lm-TabBar-tabCloseIcon").click()
-        self.dialog().get_by_role("button", name="Discard").click()
         expect(self.document(name)).to_have_count(0)
 
     def shown(self, selector: str) -> Locator:

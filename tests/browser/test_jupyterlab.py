@@ -179,28 +179,57 @@ def test_an_open_document_comes_back_after_a_reload(lab, live_server):
 # No file of a sandbox runs on the server
 
 
-def test_a_notebook_of_a_sandbox_gets_no_kernel_of_the_server(lab, live_server, page):
-    conversation = live_server.conversation("No kernel")
-    cell = new_code_cell("open('/tmp/ran-on-the-host', 'w')")
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    notebook = nbformat.writes(new_notebook(cells=[cell], metadata=metadata)).encode()
-    live_server.upload(conversation, "attack.ipynb", notebook)
-    lab.open()
-    lab.show("No kernel", "uploads")
+def expect_sandbox_kernel(lab: Lab) -> None:
+    """Wait until the notebook in front has the sandbox's kernel, and it listens."""
+    expect(lab.shown(".jp-KernelName")).to_have_text("Python (sandbox)")
+    expect(lab.shown(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
 
-    def assert_no_kernel() -> None:
-        expect(lab.shown(".jp-Notebook .jp-CodeCell .cm-content")).to_contain_text("ran-on")
-        expect(lab.shown(".jp-KernelName")).to_have_text(re.compile("No Kernel"))
+
+def test_a_notebook_of_a_sandbox_runs_in_it_and_never_on_the_server(lab, live_server, page):
+    conversation = live_server.conversation("Kernel")
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    cell = new_code_cell("import os; where = os.getcwd(); print('ran in', where)")
+    notebook = nbformat.writes(new_notebook(cells=[cell], metadata=metadata)).encode()
+    live_server.upload(conversation, "cells.ipynb", notebook)
+    lab.open()
+    lab.show("Kernel", "uploads")
+
+    def assert_the_kernel_is_the_sandboxs() -> None:
+        expect_sandbox_kernel(lab)
         for what in ("kernels", "sessions"):
             assert page.request.get(f"{live_server.url}api/{what}").json() == []
 
-    lab.entry("attack.ipynb").dblclick()
-    assert_no_kernel()
-    lab.discard("attack.ipynb")
-    lab.menu(lab.entry("attack.ipynb"), "Open")
-    assert_no_kernel()
+    lab.entry("cells.ipynb").dblclick()
+    assert_the_kernel_is_the_sandboxs()
+    lab.shown(".jp-CodeCell .cm-content").click()
+    page.keyboard.press("Control+Enter")
+    expect(lab.shown(".jp-OutputArea-output").first).to_contain_text("ran in /workspace")
+    page.keyboard.press("Control+s")
+    assert_the_kernel_is_the_sandboxs()
+    seen = live_server.call(conversation, "python", code="where")
+    assert "/workspace" in seen["content"][0]["text"]
+    lab.close("cells.ipynb")
+    lab.menu(lab.entry("cells.ipynb"), "Open")
+    assert_the_kernel_is_the_sandboxs()
     lab.reload()
-    assert_no_kernel()
+    assert_the_kernel_is_the_sandboxs()
+
+
+def test_a_new_notebook_is_an_upload_with_the_kernel_of_the_sandbox(
+    lab, live_server, uploads, screenshot
+):
+    conversation = live_server.conversation("Analysis")
+    live_server.upload(conversation, "data.csv", b"month,sold\n1,20\n2,35\n")
+    lab.open()
+    lab.show("Analysis", "uploads")
+    lab.panel.get_by_title("New notebook, with the kernel of this sandbox").first.click()
+    expect_sandbox_kernel(lab)
+    lab.shown(".jp-CodeCell .cm-content").click()
+    lab.page.keyboard.type("print(open('/mnt/user-data/uploads/data.csv').read())")
+    lab.page.keyboard.press("Control+Enter")
+    expect(lab.shown(".jp-OutputArea-output").first).to_contain_text("2,35")
+    assert uploads.names(conversation) == ["Untitled.ipynb", "data.csv"]
+    screenshot(lab.page, "lab-notebook")
 
 
 def test_outputs_that_a_notebook_brings_do_not_run(lab, live_server, screenshot):
@@ -219,6 +248,46 @@ def test_outputs_that_a_notebook_brings_do_not_run(lab, live_server, screenshot)
     lab.entry("outputs.ipynb").dblclick()
     expect(lab.shown(".jp-Notebook .jp-OutputArea").first).to_contain_text("shown")
     assert lab.page.evaluate("window.ran") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "inside"),
+    [
+        ("page.html", b"<h1>Hello</h1><script>document.body.append('ran')</script>", "Hello"),
+        ("notes.md", b"# Hello\n\n<script>x</script>", "Hello"),
+        (
+            "drawing.svg",
+            b"<svg xmlns='http://www.w3.org/2000/svg'><text y='20'>Hello</text></svg>",
+            "",
+        ),
+    ],
+)
+def test_what_could_act_as_the_user_opens_as_a_preview(
+    lab, live_server, screenshot, name, data, inside
+):
+    title = f"Previews {name}"
+    conversation = live_server.conversation(title)
+    live_server.share(conversation, name, data)
+    lab.open()
+    lab.show(title, "outputs")
+
+    def assert_preview() -> None:
+        frame = lab.shown("iframe.jsb-Preview-frame")
+        expect(frame).to_have_attribute(
+            "src", re.compile(f"/sandbox/preview/{conversation}/shares/{name}")
+        )
+        within = frame.content_frame.locator("iframe, img").first
+        expect(within).to_be_visible()
+        if inside:
+            expect(within.content_frame.locator("body")).to_contain_text(inside)
+
+    lab.entry(name).dblclick()
+    assert_preview()
+    screenshot(lab.page, f"lab-preview-{name}")
+    lab.close(name)
+    lab.menu(lab.entry(name), "Open")
+    assert_preview()
+    assert lab.page.locator(".jp-HTMLViewer, .jp-MarkdownViewer, .jp-ImageViewer").count() == 0
 
 
 # Upload
