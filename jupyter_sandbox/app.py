@@ -29,6 +29,7 @@ from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
+from .conversations.message_feeds import MessageFeeds
 from .conversations.placing import Placing
 from .conversations.shared_files import SharedFiles
 from .conversations.state_counts import StateCounts
@@ -230,6 +231,7 @@ class SandboxApp(ExtensionApp):
         await services.sweeping.close()
         await services.state_counts.close()
         await services.disk_guard.close()
+        services.message_feeds.end()
         await services.calls.close()
         await services.kernels.close()
         await services.previews.close()
@@ -286,7 +288,9 @@ class SandboxApp(ExtensionApp):
         disk_guard.start()
         records = UploadRecords(database.connections)
         placing = Placing(sandboxes, database, records, vault, self.log)
-        journal = Journal(MessageRecords(database.connections), self.log)
+        messages = MessageRecords(database.connections)
+        journal, message_feeds = Journal(messages, self.log), MessageFeeds(messages)
+        journal.on_written = message_feeds.written
         around = Surroundings(database, sandboxes, placing, journal, secrets.token_hex(8), self.log)
         conversations = Conversations(around, vault)
         calls = Calls(conversations, database, vault, journal, self._limits, self.log)
@@ -306,6 +310,7 @@ class SandboxApp(ExtensionApp):
             conversations=conversations,
             calls=calls,
             journal=journal,
+            message_feeds=message_feeds,
             five_steps=FiveSteps(conversations, calls, database, vault, self.log),
             uploads=uploads,
             contents=contents,

@@ -12,6 +12,7 @@ from .conversations.contents.contents import Contents
 from .conversations.conversations import Conversations
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
+from .conversations.message_feeds import MessageFeeds
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
@@ -48,6 +49,7 @@ class Services:
     conversations: Conversations
     calls: Calls
     journal: Journal
+    message_feeds: MessageFeeds
     five_steps: FiveSteps
     uploads: Uploads
     contents: Contents

@@ -1,17 +1,27 @@
-"""``…/messages``: the message stream of a conversation, and what users say in it."""
+"""``…/messages``: the message stream of a conversation, and what users say in it.
+
+A GET that asks for a websocket gets one; until it is one, it is answered as any other request.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InvalidRequest, LimitExceeded
+from jupyter_server.base.websocket import WebSocketMixin
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from ..conversations.message_feeds import Feed
+from ..errors import InvalidRequest, LimitExceeded, SandboxError
 from ..models import JsonValue, MessageRecord, UploadRecord
 from ..policy.names import decide_file_name
 from .base import SandboxHandler, endpoint
 from .links import card_links, preview_link, upload_preview_url, upload_url
+from .message_stream import MessageStream
 
 MOST_SEQ = 10**12
 _PAGE = 100
@@ -19,6 +29,13 @@ _MOST_PAGE = 500
 _TEXT_CHARACTERS = 64 * 1024
 _MOST_ATTACHMENTS = 10
 _MEDIA_TYPE_CHARACTERS = 127
+_SLOW_SECONDS = 30.0
+
+_GONE = 1000
+_NOT_ASKED = 1003
+_NO_ACCESS = 1008
+_CANNOT = 1011
+_TRY_AGAIN = 1013
 
 
 @dataclass(frozen=True)
@@ -29,14 +46,29 @@ class _Attachment:
     data: bytes | None = field(repr=False)
 
 
-class MessagesHandler(SandboxHandler):
+class _NoAccess(Exception):
+    """Chat access was taken, or the feature switched off, while a client listened."""
+
+
+class MessagesHandler(WebSocketMixin, WebSocketHandler, SandboxHandler):
     """The stream of one conversation."""
+
+    _feed: Feed | None = None
+    _after = 0
+    _streaming: asyncio.Task[None] | None = None
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        """Identify the caller; who is unknown is answered by ``get``, not sent to a login page."""
+        await SandboxHandler.prepare(self)
 
     @endpoint
     async def get(self, conversation_id: str) -> None:
-        """Give the messages behind ``?after=N``; at most ``limit`` of them."""
+        """Give the messages behind ``?after=N``: at most ``limit``, or all on a websocket."""
         await self.find(conversation_id)
         after = self.integer_argument("after", 0, 0, MOST_SEQ)
+        if self.request.headers.get("Upgrade", "").lower() == "websocket":
+            await self._serve(conversation_id, after)
+            return
         limit = self.integer_argument("limit", _PAGE, 1, _MOST_PAGE)
         page = await self.services.journal.page(conversation_id, after, limit)
         self.answer(
@@ -46,6 +78,60 @@ class MessagesHandler(SandboxHandler):
                 "last": page.last,
             }
         )
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        """Begin to send."""
+        super().open(*args, **kwargs)
+        self._streaming = asyncio.ensure_future(self._stream())
+
+    def on_message(self, message: bytes | str) -> None:
+        """Refuse it: what users say is posted."""
+        self.close(_NOT_ASKED, "messages are posted")
+
+    def get_compression_options(self) -> dict[str, Any] | None:
+        """Give the server's."""
+        options: dict[str, Any] | None = self.settings.get("websocket_compression_options")
+        return options
+
+    async def _serve(self, conversation_id: str, after: int) -> None:
+        """Open the websocket, and return when it is closed."""
+        self._after = after
+        self._feed = self.services.message_feeds.open(conversation_id)
+        try:
+            await super().get(conversation_id)
+        finally:
+            self.services.message_feeds.close(self._feed)
+            if self._streaming is not None:
+                self._streaming.cancel()
+                await asyncio.wait([self._streaming])
+
+    async def _stream(self) -> None:
+        assert self._feed is not None
+        services = self.services
+        stream = MessageStream(
+            *(self._feed, self._after, services.journal, services.calls),
+            *(self.to_json, self._send),
+        )
+        try:
+            await stream.run()
+            self.close(_GONE, "there is no more")
+        except _NoAccess:
+            self.close(_NO_ACCESS, "no chat access")
+        except (TimeoutError, SandboxError) as exc:  # it comes back with the number that it has
+            self.log.info("message stream ended: %s", exc or "the client reads too slowly")
+            self.close(_TRY_AGAIN, "come back")
+        except (WebSocketClosedError, StreamClosedError):
+            pass
+        except Exception:
+            self.log.exception("message stream: internal error")
+            self.close(_CANNOT, "internal error")
+
+    async def _send(self, text: str) -> None:
+        """Send a text and wait until the client's side has taken it; not for ever."""
+        if not self.has_access:
+            raise _NoAccess
+        async with asyncio.timeout(_SLOW_SECONDS):
+            await self.write_message(text)
 
     @endpoint
     async def post(self, conversation_id: str) -> None:

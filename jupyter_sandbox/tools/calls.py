@@ -205,6 +205,16 @@ class Calls:
             with contextlib.suppress(SandboxError):  # said at its end
                 await asyncio.shield(self._record(call))
 
+    def running(self, conversation_id: str) -> list[Call]:
+        """Give the calls of this process that run and are in the message stream already."""
+        return [
+            call
+            for call in self._live.values()
+            if call.conversation_id == conversation_id
+            and call.recording is not None
+            and not call.done.done()
+        ]
+
     async def fetch(
         self, record: ConversationRecord, call_id: str, wait_seconds: float
     ) -> dict[str, JsonValue]:
