@@ -97,5 +97,5 @@ def _kernel_spec() -> dict[str, JsonValue]:
 
 
 def to_jupyter_time(moment: datetime) -> str:
-    """Give a time as Jupyter writes it."""
-    return moment.isoformat().replace("+00:00", "Z")
+    """Give a time as Jupyter writes it: always with a fraction, as its gateway client demands."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from jupyter_server.services.kernels.connection.base import (
 )
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
+
+from jupyter_sandbox.routes.server_info import to_jupyter_time
 
 V1 = "v1.kernel.websocket.jupyter.org"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -167,6 +170,10 @@ async def test_looking_at_a_new_conversation_starts_nothing(here):
     assert (await here.ask("GET", conversation, "/me"))[1]["identity"]["username"]
     _, model = await here.api.json("GET", "conversations", conversation)
     assert model["state"] == "absent"
+
+
+def test_a_time_has_a_fraction_even_if_it_is_nought():
+    assert to_jupyter_time(datetime(2026, 1, 2, 3, 4, 5, 0, UTC)) == "2026-01-02T03:04:05.000000Z"
 
 
 async def test_a_conversation_has_one_kernel_that_the_assistant_shares(here, jp_fetch):
