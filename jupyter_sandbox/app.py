@@ -39,6 +39,7 @@ from .engines.bubblewrap import BubblewrapEngine
 from .engines.docker import DockerEngine
 from .engines.selection import Choice, choose
 from .errors import Unavailable
+from .events.emitting import AuditEvents
 from .models import Caller
 from .policy.access_text import POLICY_NAME
 from .policy.certificates import BundleRefused
@@ -53,6 +54,8 @@ from .sandbox.sandboxes import Sandboxes, SandboxSettings
 from .sandbox.way_out import Outside, WayOut
 from .services import Services
 from .settings import SandboxEgress, SandboxLimits, SandboxPreviews, SandboxResources
+from .stores.audit_log import MARK_NAME, AuditLog
+from .stores.audit_records import AuditRecords
 from .stores.database import Database
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from .stores.message_records import MessageRecords
@@ -243,6 +246,7 @@ class SandboxApp(ExtensionApp):
         await services.files.close()
         await services.engine.close()
         await services.journal.close()
+        await services.audit.close()
         await services.database.close()
 
     async def _build(self) -> Services:
@@ -253,7 +257,7 @@ class SandboxApp(ExtensionApp):
         async with contextlib.AsyncExitStack() as undo:  # of a start that fails on the way
             undo.push_async_callback(database.close)
             await database.open()
-            vault, _ = await open_vault(
+            vault, master = await open_vault(
                 data_dir, database.connections, os.environ, self.master_key_file
             )
             undo.push_async_callback(vault.close)
@@ -280,7 +284,13 @@ class SandboxApp(ExtensionApp):
             start_timeout_seconds=self.start_timeout_seconds,
             resources=self._resources,
         )
+        assert self.serverapp is not None
+        assert self.serverapp.event_logger is not None
+        events = AuditEvents(self.serverapp.event_logger, self.log)
+        audit_records = AuditRecords(database.connections, master)
+        audit = AuditLog(audit_records, data_dir / MARK_NAME, self.log, events.emit)
         way_out = WayOut(self._find_outside if self._egress.is_on else None, self.log)
+        way_out.on_denial = audit.note_denial
         way_out.start()
         self._way_out = way_out
         sandboxes = Sandboxes(choice.engine, settings, way_out, self.log)
@@ -291,11 +301,14 @@ class SandboxApp(ExtensionApp):
         messages = MessageRecords(database.connections)
         journal, message_feeds = Journal(messages, self.log), MessageFeeds(messages)
         journal.on_written = message_feeds.written
-        around = Surroundings(database, sandboxes, placing, journal, secrets.token_hex(8), self.log)
+        around = Surroundings(
+            database, sandboxes, placing, journal, secrets.token_hex(8), self.log, audit
+        )
         conversations = Conversations(around, vault)
-        calls = Calls(conversations, database, vault, journal, self._limits, self.log)
+        calls = Calls(conversations, database, vault, journal, self._limits, self.log, audit)
+        changed = calls.capacity.forget
         uploads = Uploads(
-            database, records, vault, placing, journal, self._limits, calls.capacity.forget
+            database, records, vault, placing, journal, self._limits, changed, audit.note
         )
         shared = SharedFiles(
             database, ShareRecords(database.connections), vault, calls.capacity.forget
@@ -316,13 +329,16 @@ class SandboxApp(ExtensionApp):
             contents=contents,
             kernels=Kernels(self._limits, self.trust_outputs, self.log),
             files=vault,
+            audit=audit,
             disk_guard=disk_guard,
             state_counts=StateCounts(database),
             sweeping=Sweeping(database, records, vault, placing, self.log),
             previews=FilePreviews(self._previews.html_scripts, self.log),
             limits=self._limits,
             guidance=lambda: guidance(self._limits, network=network_text(way_out.allowed)),
-            access=AccessFile(Path(self.policy_file or data_dir / POLICY_NAME), self.log),
+            access=AccessFile(
+                Path(self.policy_file or data_dir / POLICY_NAME), self.log, audit.note
+            ),
             caller_of=self._caller_of,
         )
 

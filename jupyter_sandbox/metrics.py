@@ -84,6 +84,11 @@ KERNEL_CUT_OFFS = Counter(
     "jupyter_sandbox_kernel_cut_offs",
     "Kernels that were ended because they sent what no kernel sends.",
 )
+AUDIT_ROWS = Counter("jupyter_sandbox_audit_rows", "Rows that were written to the audit log.")
+AUDIT_LOST = Counter(
+    "jupyter_sandbox_audit_lost",
+    "Entries that were not, because ten thousand waited for a database that fails.",
+)
 
 
 def count_call(tool: str, code: str, seconds: float | None) -> None:

@@ -6,6 +6,7 @@ Units are in the names: ``_seconds``, ``_bytes``, ``_at`` (aware UTC).
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -390,6 +391,42 @@ class StoreUsage:
     def total_bytes(self) -> int:
         """What counts for the capacity."""
         return self.share_bytes + self.upload_bytes
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """Something that happened, to be written down.
+
+    Attributes
+    ----------
+    actor : str
+        The owner who did it; "" for the conversation's, or nobody.
+    detail : mapping
+        Sizes, codes, counts: nothing that a user has written.
+    """
+
+    at: datetime
+    action: str
+    actor: str
+    conversation_id: str
+    detail: Mapping[str, JsonValue]
+
+    def to_text(self) -> str:
+        """Give the detail as it is kept and sealed."""
+        return json.dumps(self.detail, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """A row of the audit log; ``at`` is in microseconds since 1970, ``seal`` in hexadecimal."""
+
+    number: int
+    at: int
+    action: str
+    actor: str
+    conversation_id: str
+    detail: str
+    seal: str = ""
 
 
 class Strength(enum.StrEnum):

@@ -20,6 +20,7 @@ from .engines.base import Engine
 from .models import Caller, Limits
 from .previews.file_previews import FilePreviews
 from .sandbox.disk_guard import DiskGuard
+from .stores.audit_log import AuditLog
 from .stores.database import Database
 from .stores.file_store import FileStore
 from .tools.calls import Calls
@@ -55,6 +56,7 @@ class Services:
     contents: Contents
     kernels: Kernels
     files: FileStore
+    audit: AuditLog
     sweeping: Sweeping
     state_counts: StateCounts
     disk_guard: DiskGuard

@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stores": _GROUND,
     "proxies": {"policy", *_GROUND},  # a process of its own decides where it connects
     "previews": _GROUND,
+    "events": {"stores", *_GROUND},  # tells others what the audit log has written
     # the road, from its end to its beginning
     "engines": _GROUND,
     "sandbox": {_INTERFACE, *_GROUND, *_ASKED},
@@ -49,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"engines", "sandbox", "conversations", "tools", *_GROUND, *_ASKED},
     "app": {
         *("routes", "tools", "conversations", "sandbox", "engines", "services", "settings"),
+        "events",
         *_GROUND,
         *_ASKED,
     },

@@ -510,7 +510,7 @@ async def test_the_rotate_key_command_works_beside_a_server_that_runs(tmp_path):
         old = house.master.ids
         status, text = await run(f"--data-dir={tmp_path}", "--forget-unused")
         assert status == 0, text
-        assert "1 keys of conversations wrapped anew" in text
+        assert "1 keys wrapped anew" in text
         assert f"forgotten: {old[0]}" in text
         house.vault._keys._known.clear()
         assert await house.get(file) == b"x" * 100

@@ -38,6 +38,10 @@ class SandboxCLI(JupyterApp):
             "jupyter_sandbox.cli.policy.PolicyApp",
             "Check the file of flags and grants (`policy check`).",
         ),
+        "audit": (
+            "jupyter_sandbox.cli.audit.AuditApp",
+            "Check the audit log, or print it (`audit verify`, `audit export`).",
+        ),
         "mcp": (
             "jupyter_sandbox.cli.mcp.McpApp",
             "Give the tools to an MCP client over stdin and stdout.",

@@ -6,13 +6,22 @@ request.
 
 from __future__ import annotations
 
+import asyncio
+import getpass
+import os
 import sys
 from pathlib import Path
 
 from jupyter_core.paths import jupyter_data_dir
 from traitlets import Unicode
 
+from ..errors import SandboxError
 from ..policy.access_text import POLICY_NAME, PolicyTextError, parse_policy, with_flag
+from ..stores.audit_log import MARK_NAME, AuditLog
+from ..stores.audit_records import AuditRecords
+from ..stores.database import Database
+from ..stores.master_keys import load_master_keys
+from ..stores.vault_opening import MASTER_KEY_NAME
 from ..stores.whole_file import replace_text
 from .strict_app import StrictApp
 
@@ -61,6 +70,34 @@ class _SwitchApp(_PolicyFileApp):
         except (OSError, PolicyTextError) as exc:
             self._fail(f"{self.file}: {exc}; nothing was changed")
         print(f"{self.file}: chat_sandbox is {'on' if self.value else 'off'}")
+        try:
+            asyncio.run(self._note())
+        except (SandboxError, OSError, KeyError) as exc:
+            print(f"not in the audit log: {exc}", file=sys.stderr)
+
+    async def _note(self) -> None:
+        """Write it into the audit log, if a server has made one."""
+        data_dir = self.file.parent
+        if self._setting("data_dir"):
+            data_dir = Path(self._setting("data_dir"))
+        file = data_dir / "sandbox.db"
+        url = str(self.config.get("SandboxApp", {}).get("db_url", ""))
+        if not url and not file.exists():
+            return
+        keys = str(self.config.get("SandboxApp", {}).get("master_key_file", ""))
+        database = Database(url or f"sqlite:///{file}")
+        await database.open()
+        try:
+            keyring = Path(keys or data_dir / MASTER_KEY_NAME)
+            master = load_master_keys(keyring, os.environ, may_create=False)
+            records = AuditRecords(database.connections, master)
+            audit = AuditLog(records, data_dir / MARK_NAME, self.log)
+            user = f"{getpass.getuser()} at the command line"
+            audit.note("policy_changed", user, switched_on=self.value)
+            await audit.flush()
+            await audit.close()
+        finally:
+            await database.close()
 
 
 class EnableApp(_SwitchApp):

@@ -81,7 +81,7 @@ class RotateKeyApp(StrictApp):
             if not os.environ.get(ENVIRONMENT):
                 master.add_new()
             changed = await rewrap_all(records, master)
-            text = f"master key {master.ids[0]}: {changed} keys of conversations wrapped anew"
+            text = f"master key {master.ids[0]}: {changed} keys wrapped anew"
             used = await records.count_by_master_key()
             unused = [key_id for key_id in master.ids[1:] if key_id not in used]
             if self.forget_unused and unused:

@@ -9,6 +9,7 @@ none before it, at a server's start, nobody has access.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import Unavailable
@@ -26,12 +27,20 @@ class AccessFile:
     ----------
     path : Path
         A file that need not exist: then the feature is on, for everybody.
+    note : callable
+        Is told of each policy that comes into force (``AuditLog.note``).
     """
 
-    def __init__(self, path: Path, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        path: Path,
+        log: logging.Logger,
+        note: Callable[..., None] = lambda action, **detail: None,
+    ) -> None:
         self.path = path
         self.problem: PolicyTextError | None = None
         self._log = log
+        self._note = note
         self._policy: AccessPolicy | None = None
         self._seen: _Signature | None = None
 
@@ -81,6 +90,7 @@ class AccessFile:
         if policy != before:
             switched = "on" if policy.chat_sandbox else "off"
             grants = len(policy.grants)
+            self._note("policy_in_force", switched_on=policy.chat_sandbox, count=grants)
             self._log.info("%s: chat_sandbox is %s, %d grants", self.path, switched, grants)
         return policy
 

@@ -21,6 +21,7 @@ from ..models import ConversationRecord
 from ..policy.clipping import clip_text
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
+from ..stores.audit_log import AuditLog
 from ..stores.database import Database
 from .journal import Journal
 from .notices import first_sandbox, lost_files, replaced_sandbox
@@ -42,6 +43,7 @@ class Surroundings:
     journal: Journal
     server_id: str
     log: logging.Logger
+    audit: AuditLog
 
 
 class Conversation:
@@ -177,10 +179,10 @@ class Conversation:
                 raise  # the engine does not answer: nothing is known to be lost
             sandbox, why = None, "it did not answer any more"
         if sandbox is not None:
-            if record.state == State.SUSPENDED:
-                await around.database.set_state(
-                    self.conversation_id, State.SUSPENDED, State.RUNNING
-                )
+            if record.state == State.SUSPENDED and await around.database.set_state(
+                self.conversation_id, State.SUSPENDED, State.RUNNING
+            ):
+                around.audit.note("sandbox_woken", "", self.conversation_id)
             # A server that was killed may have recorded an upload that it did not get to place.
             await around.placing.place_all(self.conversation_id, record.sandbox_id)
             return sandbox
@@ -192,6 +194,7 @@ class Conversation:
             await around.database.add_notice(self.conversation_id, replaced_sandbox(why))
             self.has_notice = True
             self._tell(replaced_sandbox(why))
+            around.audit.note("sandbox_lost", "", self.conversation_id)
             await around.sandboxes.remove(record.sandbox_id)
         return None
 
@@ -215,7 +218,8 @@ class Conversation:
             raise
         finally:
             holder.cancel()
-        metrics.PROVISION_SECONDS.labels("made").observe(loop.time() - started)
+        seconds = loop.time() - started
+        metrics.PROVISION_SECONDS.labels("made").observe(seconds)
         notices = [first_sandbox()] if record.generation == 0 else []
         if lost:
             notices.append(lost_files(lost))
@@ -231,6 +235,9 @@ class Conversation:
             if not kept:
                 raise Unavailable("the conversation was deleted, or taken over, meanwhile")
             self.has_notice = True
+            around.audit.note(
+                "sandbox_started", "", self.conversation_id, seconds=round(seconds, 3)
+            )
         except BaseException:
             await asyncio.shield(sandbox.detach())
             await asyncio.shield(around.sandboxes.remove(sandbox_id))
@@ -252,6 +259,7 @@ class Conversation:
 
     async def _note_failure(self, exc: BaseException) -> None:
         detail = exc.detail if isinstance(exc, SandboxError) else repr(exc)
+        self._around.audit.note("sandbox_failed", "", self.conversation_id)
         self._around.log.warning(
             "conversation %s: no sandbox: %s %s", self.conversation_id, exc, detail
         )

@@ -47,7 +47,10 @@ class Conversations:
             if not key:
                 raise InvalidRequest("key: must not be empty (leave it out instead)")
             check_text("key", key, _KEY_LENGTH)
-        return await self._around.database.create_conversation(owner, title, key)
+        record, is_new = await self._around.database.create_conversation(owner, title, key)
+        if is_new:
+            self._around.audit.note("conversation_created", owner, record.conversation_id)
+        return record, is_new
 
     async def find(self, owner: str, conversation_id: str) -> ConversationRecord:
         """Give the owner's conversation; ``NotFound`` for a missing and a foreign one alike."""
@@ -91,6 +94,7 @@ class Conversations:
         await conversation.delete()
         await self._files.remove_conversation(conversation_id)
         await self._around.database.delete_conversation(conversation_id)
+        self._around.audit.note("conversation_deleted", owner, conversation_id)
         self._live.pop(conversation_id, None)
 
     def live(self, conversation_id: str) -> Conversation:

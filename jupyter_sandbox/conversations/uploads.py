@@ -36,6 +36,8 @@ class Uploads:
     ----------
     changed : callable
         Is told the id of a conversation whose files take another size now.
+    note : callable
+        Is told what was uploaded and deleted (``AuditLog.note``).
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Uploads:
         journal: Journal,
         limits: Limits,
         changed: Callable[[str], None],
+        note: Callable[..., None] = lambda action, actor, conversation_id, **detail: None,
     ) -> None:
         self._database = database
         self._records = records
@@ -55,6 +58,7 @@ class Uploads:
         self._journal = journal
         self._limits = limits
         self._changed = changed
+        self._note = note
         self._receiving: dict[str, int] = {}
         self._removing: set[asyncio.Future[None]] = set()
 
@@ -108,6 +112,7 @@ class Uploads:
         if not await self._records.delete(row):
             raise NotFound("There is no such file.")
         self._tell("deleted", row)
+        self._note("upload_deleted", "", conversation_id, bytes=row.size_bytes)
         await self._files.remove(conversation_id, row.upload_id)
         self._changed(conversation_id)
         await self._placing.place(conversation_id, name)
@@ -199,6 +204,7 @@ class Uploads:
             await asyncio.shield(self._files.remove(row.conversation_id, row.upload_id))
             raise
         metrics.UPLOADED_BYTES.inc(row.size_bytes)
+        self._note("upload", "", row.conversation_id, bytes=row.size_bytes)
         self._changed(row.conversation_id)
         self._tell("added" if previous is None else "replaced", row)
         if previous is not None:

@@ -16,7 +16,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class EgressProxy:
         self._process: Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._is_up = asyncio.Event()
+        self.on_denial: Callable[[str], None] = lambda conversation_id: None
 
     def __repr__(self) -> str:
         state = f"pid={self._process.pid}" if self._process is not None else "down"
@@ -241,6 +242,7 @@ class EgressProxy:
                 metrics.count_egress(line)
 
     def _remember(self, conversation: str, denial: Denial) -> None:
+        self.on_denial(conversation)
         if conversation not in self._denials and len(self._denials) >= _MAX_CONVERSATIONS:
             del self._denials[next(iter(self._denials))]
         self._denials.setdefault(conversation, deque(maxlen=_MAX_DENIALS)).append(denial)

@@ -37,6 +37,7 @@ class PolicyHandler(SandboxHandler):
             raise InvalidRequest("The body is not UTF-8.", status=400) from exc
         except PolicyTextError as exc:
             raise InvalidRequest(f"Nothing was changed. Line {exc.line}: {exc.reason}") from exc
+        self.services.audit.note("policy_changed", self.owner)
         self.log.info("policy: changed by %s", self.current_user.username)
         self.answer(self._shape())
 

@@ -82,11 +82,13 @@ class SendingHandler(SandboxHandler):
         """Send so many bytes; for HEAD the headers only."""
         self._private()
         self.set_header("Content-Length", str(size_bytes))
+        sent = 0
         if self.request.method != "HEAD":
             try:
                 async for piece in pieces:
                     self.set_header("Content-Type", media_type)
                     self.write(piece)
+                    sent += len(piece)
                     metrics.DOWNLOADED_BYTES.inc(len(piece))
                     await self.flush()
             except StreamClosedError:
@@ -100,6 +102,8 @@ class SendingHandler(SandboxHandler):
                 return
             finally:
                 await pieces.aclose()
+                conversation_id = str(self.path_kwargs.get("conversation_id", ""))
+                self.services.audit.note("download", self.owner, conversation_id, bytes=sent)
         await self.end(media_type)
 
     async def end(self, media_type: str) -> None:

@@ -65,6 +65,7 @@ class WayOut:
         self._proxy: EgressProxy | None = None
         self._has_proxy = asyncio.Event()
         self._openings: dict[str, _Opening] = {}
+        self.on_denial: Callable[[str], None] = lambda conversation_id: None
 
     def __repr__(self) -> str:
         return f"<WayOut {'off' if self._find_outside is None else self._proxy or 'not started'}>"
@@ -182,6 +183,7 @@ class WayOut:
         self._log.info("sandboxes may reach: %s", allowed_text(outside.rules))
         self._mirrors = outside.mirrors
         self._proxy = EgressProxy(outside.rules, self._log)
+        self._proxy.on_denial = self.on_denial
         self._has_proxy.set()
         try:
             await self._proxy.start()

@@ -1,4 +1,4 @@
-"""The wrapped keys of conversations, as the database keeps them.
+"""The wrapped keys of conversations and of the audit log, as the database keeps them.
 
 It knows rows, no keys: what it holds opens nothing without the master key. Deleting a conversation
 deletes its row, and with it every way to read its files.
@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import NotFound
 from .connections import Connections
-from .schema import conversation_keys
+from .schema import audit_head, conversation_keys
 
 k = conversation_keys.c
 _ID = k.conversation_id == bindparam("id")
@@ -28,12 +28,18 @@ _REPLACE = (
     .where(_ID, k.wrapped_key == bindparam("old_wrapped_key"))
     .values(wrapped_key=bindparam("new_wrapped_key"), master_key_id=bindparam("new_master_key_id"))
 )
+_AUDIT_KEY = sa.select(audit_head.c.master_key_id, audit_head.c.wrapped_key)
+_REPLACE_AUDIT_KEY = (
+    sa.update(audit_head)
+    .where(audit_head.c.wrapped_key == bindparam("old_wrapped_key"))
+    .values(wrapped_key=bindparam("new_wrapped_key"), master_key_id=bindparam("new_master_key_id"))
+)
 _DELETE = sa.delete(conversation_keys).where(_ID)
 
 
 @dataclass(frozen=True)
 class WrappedKey:
-    """A conversation's key, wrapped by the master key with that id."""
+    """A conversation's key, wrapped by the master key with that id; "" has the audit log's."""
 
     conversation_id: str
     master_key_id: str
@@ -78,26 +84,36 @@ class KeyRecords:
 
     async def all(self) -> list[WrappedKey]:
         """Give all of them, for a rotation: about a hundred bytes each."""
-        return await self._connections.run(
-            lambda connection: [WrappedKey(**r._mapping) for r in connection.execute(_SELECT_ALL)]
-        )
+
+        def work(connection: sa.Connection) -> list[WrappedKey]:
+            keys = [WrappedKey(**row._mapping) for row in connection.execute(_SELECT_ALL)]
+            keys += [WrappedKey("", *row) for row in connection.execute(_AUDIT_KEY)]
+            return keys
+
+        return await self._connections.run(work)
 
     async def count_by_master_key(self) -> dict[str, int]:
         """Give how many keys each master key wraps."""
-        return await self._connections.run(
-            lambda connection: {str(r[0]): int(r[1]) for r in connection.execute(_COUNT)}
-        )
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            counts = {str(row[0]): int(row[1]) for row in connection.execute(_COUNT)}
+            for row in connection.execute(_AUDIT_KEY):
+                counts[row.master_key_id] = counts.get(row.master_key_id, 0) + 1
+            return counts
+
+        return await self._connections.run(work)
 
     async def replace(self, old: WrappedKey, new: WrappedKey) -> bool:
         """Put the rewrapped key in place of ``old``; False if that is not there any more."""
+        statement = _REPLACE if old.conversation_id else _REPLACE_AUDIT_KEY
         values = {
-            "id": old.conversation_id,
+            **({"id": old.conversation_id} if old.conversation_id else {}),
             "old_wrapped_key": old.wrapped_key,
             "new_wrapped_key": new.wrapped_key,
             "new_master_key_id": new.master_key_id,
         }
         return await self._connections.run(
-            lambda connection: connection.execute(_REPLACE, values).rowcount > 0
+            lambda connection: connection.execute(statement, values).rowcount > 0
         )
 
     async def destroy(self, conversation_id: str) -> None:

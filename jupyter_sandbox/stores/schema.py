@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in ``migrations/versions``."""
 
 metadata = sa.MetaData()
@@ -127,6 +127,28 @@ messages = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     # Bytes of this body and all before it, also of those that are no longer kept.
     sa.Column("upto_bytes", sa.BigInteger, nullable=False),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("actor", sa.String(255), nullable=False),
+    sa.Column("conversation_id", sa.String(36), nullable=False),  # it outlives its conversation
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("seal", sa.String(64), nullable=False),
+)
+
+audit_head = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),  # always 1
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("seal", sa.String(64), nullable=False),
+    sa.Column("master_key_id", sa.String(32), nullable=False),
+    sa.Column("wrapped_key", sa.LargeBinary(64), nullable=False),
 )
 
 

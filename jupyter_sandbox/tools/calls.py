@@ -23,6 +23,7 @@ from ..conversations.conversations import Conversations
 from ..conversations.journal import Journal
 from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
 from ..models import CallRecord, CallState, ConversationRecord, JsonValue, Limits, ToolResult
+from ..stores.audit_log import AuditLog
 from ..stores.database import Database
 from ..stores.file_store import FileStore
 from .bash import bash_result
@@ -161,6 +162,7 @@ class Calls:
         journal: Journal,
         limits: Limits,
         log: logging.Logger,
+        audit: AuditLog,
     ) -> None:
         self._conversations = conversations
         self._database = database
@@ -169,6 +171,7 @@ class Calls:
         self._limits = limits
         self.capacity = Capacity(database, limits.capacity_bytes)
         self._log = log
+        self._audit = audit
         self._live: dict[tuple[str, str], Call] = {}
         self._running: dict[str, int] = {}
         self._short: list[Call] = []  # over, answered, and not recorded yet
@@ -188,6 +191,7 @@ class Calls:
         except ToolError as exc:
             call.finish({**error_result(exc).to_json(), "duration_seconds": 0.0})
             self._tell(call, call.result or {})
+            self._note(call, record.owner)
             return call
         conversation_id = record.conversation_id
         if self._running.get(conversation_id, 0) >= self._limits.calls_at_once:
@@ -374,6 +378,7 @@ class Calls:
         call.finish(shape, call.end_state)
         if call.arguments is not None:
             self._tell(call, told)
+        self._note(call, record.owner)
         if call.recording is None:
             self._short.append(call)
             if self._recorder is None:
@@ -386,6 +391,30 @@ class Calls:
                 self._tell(call, told)
         except SandboxError as exc:
             self._log.warning("call %s: not recorded: %s %s", call.call_id, exc, exc.detail)
+
+    def _note(self, call: Call, owner: str) -> None:
+        """Tell the audit log how a call ended: sizes, no contents."""
+        result = call.result or {}
+        content = result.get("content")
+        parts = content if isinstance(content, list) else []
+        output, shared = 0, []
+        for part in parts:
+            if isinstance(part, dict):
+                text, size = part.get("text"), part.get("size_bytes")
+                output += len(text) if isinstance(text, str) else 0
+                if part.get("id") and isinstance(size, int):
+                    shared.append(size)
+        detail: dict[str, JsonValue] = {
+            "tool": metrics.known(call.tool, metrics.TOOLS),
+            "code": metrics.known(str(result.get("code")), metrics.CODES),
+            "seconds": result.get("duration_seconds"),
+            "output_characters": output,
+        }
+        if shared:
+            detail |= {"files": len(shared), "bytes": sum(shared)}
+        if isinstance(exit_code := result.get("exit_code"), int):
+            detail["exit_code"] = exit_code
+        self._audit.note("call", owner, call.conversation_id, **detail)
 
     async def _record_short(self) -> None:
         """Record the short calls of a moment together: it costs them, and the next ones, less."""

@@ -1,0 +1,1 @@
+"""What this extension says on Jupyter's event system: schemas, and who emits them."""
