@@ -18,6 +18,12 @@ ERAS = [("auto", "2026-07-28"), ("legacy", "2025-11-25")]
 FIVE_MINUTES = 300
 
 
+@pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)])
+def engine_name(request):
+    """The protocol ends before any engine begins: one shows it."""
+    return request.param
+
+
 @pytest.fixture
 def mcp(jp_serverapp, api):
     """Where the protocol is spoken, and how to open it with the official client."""

@@ -15,6 +15,12 @@ from tests.end_to_end.test_mcp import ERAS, request, text_of
 COMMAND = [sys.executable, "-m", "jupyter_sandbox.cli.app", "mcp"]
 
 
+@pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)])
+def engine_name(request):
+    """The bridge never meets an engine: one shows it."""
+    return request.param
+
+
 @pytest.fixture
 def server_url(jp_serverapp, api):
     return f"http://127.0.0.1:{jp_serverapp.port}{jp_serverapp.base_url}"
