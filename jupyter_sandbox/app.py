@@ -65,6 +65,7 @@ from .stores.vault_opening import open_vault
 from .tools.calls import Calls
 from .tools.five_steps import FiveSteps
 from .tools.guidance import guidance, network_text
+from .tools.notebooks import Notebooks
 
 _FIRST_CALL = """the first call to a sandbox:
     id=$(curl -s -H "Authorization: token $JUPYTER_TOKEN" -X POST %s \\
@@ -324,6 +325,7 @@ class SandboxApp(ExtensionApp):
             calls=calls,
             journal=journal,
             message_feeds=message_feeds,
+            notebooks=Notebooks(journal, database),
             five_steps=FiveSteps(conversations, calls, database, vault, self.log),
             uploads=uploads,
             contents=contents,

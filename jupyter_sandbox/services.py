@@ -25,6 +25,7 @@ from .stores.database import Database
 from .stores.file_store import FileStore
 from .tools.calls import Calls
 from .tools.five_steps import FiveSteps
+from .tools.notebooks import Notebooks
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Services:
     calls: Calls
     journal: Journal
     message_feeds: MessageFeeds
+    notebooks: Notebooks
     five_steps: FiveSteps
     uploads: Uploads
     contents: Contents

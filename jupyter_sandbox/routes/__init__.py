@@ -21,7 +21,7 @@ from .kernels import (
 )
 from .leased import LeasedFileHandler
 from .mcp.handler import McpHandler
-from .messages import MessagesHandler
+from .messages import MessagesHandler, NotebookHandler
 from .openapi.handler import OpenApiHandler
 from .policy import PolicyHandler
 from .previews import RenewHandler, SharePreviewHandler, UploadPreviewHandler
@@ -51,6 +51,7 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     (rf"/sandbox/api/conversations/{_ID}/uploads/(?P<name>[^/]+)", UploadHandler),
     (rf"/sandbox/api/conversations/{_ID}/shares", SharesHandler),
     (rf"/sandbox/api/conversations/{_ID}/messages", MessagesHandler),
+    (rf"/sandbox/api/conversations/{_ID}/notebook", NotebookHandler),
     (r"/sandbox/files/(?P<conversation_id>[^/]+)\.zip", ZipHandler),
     (rf"/sandbox/files/{_ID}/(?P<path>.+)", FileHandler),
     (r"/sandbox/preview/leased/(?P<token>[^/]+)/(?P<part>.*)", LeasedFileHandler),

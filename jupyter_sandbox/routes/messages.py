@@ -20,6 +20,7 @@ from ..errors import InvalidRequest, LimitExceeded, SandboxError
 from ..models import JsonValue, MessageRecord, UploadRecord
 from ..policy.names import decide_file_name
 from .base import SandboxHandler, endpoint
+from .disposition import attachment
 from .links import card_links, preview_link, upload_preview_url, upload_url
 from .message_stream import MessageStream
 
@@ -146,10 +147,10 @@ class MessagesHandler(WebSocketMixin, WebSocketHandler, SandboxHandler):
         attachments = _parse_attachments(body.get("attachments"))
         if not text.strip() and not attachments:
             raise InvalidRequest("The message is empty.")
-        for attachment in attachments:
-            if attachment.data is None:
-                await self.services.uploads.find(conversation_id, attachment.name)
-            elif len(attachment.data) > self.services.limits.upload_bytes:
+        for brought in attachments:
+            if brought.data is None:
+                await self.services.uploads.find(conversation_id, brought.name)
+            elif len(brought.data) > self.services.limits.upload_bytes:
                 limit = self.services.limits.upload_bytes
                 raise LimitExceeded(f"The file is larger than {limit:,} bytes.", status=413)
         rows = [await self._keep(conversation_id, each) for each in attachments]
@@ -162,43 +163,66 @@ class MessagesHandler(WebSocketMixin, WebSocketHandler, SandboxHandler):
 
     def to_json(self, message: MessageRecord) -> dict[str, JsonValue]:
         """Give a message, its files with their addresses."""
-        shape, conversation_id = message.to_json(), message.conversation_id
-        if message.kind == "file":
-            return {**shape, **card_links(self.base_url, conversation_id, shape)}
-        if message.kind == "upload":
-            return {**shape, **self._upload_links(conversation_id, shape)}
-        attachments = shape.get("attachments")
-        if message.kind == "user" and isinstance(attachments, list):
-            shape["attachments"] = [
-                {**each, **self._upload_links(conversation_id, each)}
-                for each in attachments
-                if isinstance(each, dict)
-            ]
-        return shape
+        return message_json(self.base_url, message)
 
-    def _upload_links(
-        self, conversation_id: str, shape: dict[str, JsonValue]
-    ) -> dict[str, JsonValue]:
-        if shape.get("action") == "deleted":
-            return {}
-        place = (self.base_url, conversation_id, str(shape.get("name")))
-        shown = upload_preview_url(*place)
-        return {
-            "url": upload_url(*place),
-            "preview_url": preview_link(str(shape.get("preview")), shown),
-        }
-
-    async def _keep(self, conversation_id: str, attachment: _Attachment) -> UploadRecord:
-        if attachment.data is None:
-            return await self.services.uploads.find(conversation_id, attachment.name)
-        file = await self.services.uploads.receive(conversation_id, attachment.name)
+    async def _keep(self, conversation_id: str, brought: _Attachment) -> UploadRecord:
+        if brought.data is None:
+            return await self.services.uploads.find(conversation_id, brought.name)
+        file = await self.services.uploads.receive(conversation_id, brought.name)
         try:
-            await file.write(attachment.data)
+            await file.write(brought.data)
             await file.finish()
             row, _ = await file.keep()
         finally:
             await file.close()
         return row
+
+
+class NotebookHandler(SandboxHandler):
+    """A conversation as a notebook."""
+
+    @endpoint
+    async def get(self, conversation_id: str) -> None:
+        """Give it, to be saved."""
+        record = await self.find(conversation_id)
+        text = await self.services.notebooks.export(
+            record, lambda message: message_json(self.base_url, message)
+        )
+        self.set_header("Content-Type", "application/x-ipynb+json")
+        self.set_header("Cache-Control", "no-store")
+        name = f"{record.title or record.conversation_id}.ipynb"
+        self.set_header("Content-Disposition", attachment(name))
+        self.finish(text, set_content_type="application/x-ipynb+json")
+
+
+def message_json(base_url: str, message: MessageRecord) -> dict[str, JsonValue]:
+    """Give a message, its files with their addresses."""
+    shape, conversation_id = message.to_json(), message.conversation_id
+    if message.kind == "file":
+        return {**shape, **card_links(base_url, conversation_id, shape)}
+    if message.kind == "upload":
+        return {**shape, **_upload_links(base_url, conversation_id, shape)}
+    attachments = shape.get("attachments")
+    if message.kind == "user" and isinstance(attachments, list):
+        shape["attachments"] = [
+            {**each, **_upload_links(base_url, conversation_id, each)}
+            for each in attachments
+            if isinstance(each, dict)
+        ]
+    return shape
+
+
+def _upload_links(
+    base_url: str, conversation_id: str, shape: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
+    if shape.get("action") == "deleted":
+        return {}
+    place = (base_url, conversation_id, str(shape.get("name")))
+    shown = upload_preview_url(*place)
+    return {
+        "url": upload_url(*place),
+        "preview_url": preview_link(str(shape.get("preview")), shown),
+    }
 
 
 def _attachment_json(row: UploadRecord) -> dict[str, JsonValue]:

@@ -1,0 +1,111 @@
+"""The export of a conversation as a notebook: nbformat 4.5, valid, of bounded size.
+
+Messages come from the journal a page at a time; images from the calls' results, up to a bound. The
+rule: cells are made and checked in a thread, and few notebooks at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import nbformat
+
+from ..conversations.journal import Journal
+from ..models import ConversationRecord, JsonValue, MessageRecord
+from ..sandbox.kernel_manager import KERNEL_NAME, kernel_spec
+from ..stores.database import Database
+from .notebook_cells import Cells, clean
+
+_PAGE = 100
+_MOST_IMAGE_CHARACTERS = 8 * 1024 * 1024
+_AT_ONCE = 2
+
+ToJson = Callable[[MessageRecord], dict[str, JsonValue]]
+
+
+class Notebooks:
+    """Makes the notebooks of all conversations."""
+
+    def __init__(self, journal: Journal, database: Database) -> None:
+        self._journal = journal
+        self._database = database
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    def __repr__(self) -> str:
+        return "<Notebooks>"
+
+    async def export(self, record: ConversationRecord, to_json: ToJson) -> str:
+        """Give the notebook of a conversation as it is now.
+
+        Parameters
+        ----------
+        to_json : callable
+            Gives a message as clients get it: its files with their addresses.
+        """
+        async with self._turns:
+            cells, after, left = Cells(), 0, _MOST_IMAGE_CHARACTERS
+            while True:
+                page = await self._journal.page(record.conversation_id, after, _PAGE)
+                if not page.messages:
+                    break
+                found: list[tuple[dict[str, JsonValue], list[dict[str, JsonValue]]]] = []
+                for message in page.messages:
+                    images = await self._images(record.conversation_id, message, left)
+                    left -= sum(len(str(image["data"])) for image in images)
+                    found.append((to_json(message), images))
+                await asyncio.to_thread(_add_all, cells, found)
+                after = page.messages[-1].seq
+            return await asyncio.to_thread(_write, record, cells)
+
+    async def _images(
+        self, conversation_id: str, message: MessageRecord, left: int
+    ) -> list[dict[str, JsonValue]]:
+        """Give the images of a result, as many as there is room for; they are in the call."""
+        content = message.body.get("content")
+        if message.kind != "result" or not isinstance(content, list) or not _has_image(content):
+            return []
+        call = await self._database.call(conversation_id, str(message.body["call_id"]))
+        parts = (call.result or {}).get("content") if call is not None else None
+        images: list[dict[str, JsonValue]] = []
+        for part in parts if isinstance(parts, list) else []:
+            if isinstance(part, dict) and part.get("type") == "image":
+                left -= len(str(part["data"]))
+                if left < 0:
+                    break
+                images.append(part)
+        return images
+
+
+def _has_image(content: list[JsonValue]) -> bool:
+    return any(isinstance(part, dict) and part.get("type") == "image" for part in content)
+
+
+def _add_all(
+    cells: Cells, found: list[tuple[dict[str, JsonValue], list[dict[str, JsonValue]]]]
+) -> None:
+    for message, images in found:
+        cells.add(message, images)
+
+
+def _write(record: ConversationRecord, cells: Cells) -> str:
+    spec = kernel_spec()
+    notebook: Mapping[str, Any] = {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {
+            "kernelspec": {
+                "name": KERNEL_NAME,
+                "display_name": spec.display_name,
+                "language": spec.language,
+            },
+            "language_info": {"name": "python"},
+            "title": clean(record.title),
+            "jupyter_sandbox": {"conversation_id": record.conversation_id},
+        },
+        "cells": cells.cells,
+    }
+    nbformat.validate(notebook, relax_add_props=False)
+    return json.dumps(notebook, ensure_ascii=False, indent=1)
