@@ -158,7 +158,9 @@ def _source(tool: str, arguments: Mapping[str, Any]) -> str:
             return clean(f"%%writefile {path}\n{text}")
         arguments = {"path": path}
     said = json.dumps(arguments, ensure_ascii=True, indent=1)  # one line of JSON has no line break
-    return "\n".join(f"# {line}" for line in [clean(tool).split("\n")[0], *said.split("\n")])
+    # A carriage return ends a comment, too.
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in clean(tool))
+    return "\n".join(f"# {line}" for line in [shown, *said.split("\n")])
 
 
 def _image(image: Mapping[str, Any]) -> dict[str, Any]:

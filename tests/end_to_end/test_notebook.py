@@ -93,7 +93,12 @@ async def test_what_comes_from_inside_or_from_a_user_is_not_markup(api):
 
 
 def test_messages_of_any_text_make_valid_notebooks():
-    for text in ("\ud800\0\x1b[31m", "```\n# h\n---\n$x$ [a](javascript:b)", "\u2028" * 9):
+    for text in (
+        "a\rimport os",
+        "\ud800\0\x1b[31m",
+        "```\n# h\n---\n$x$ [a](javascript:b)",
+        "\u2028" * 9,
+    ):
         cells = Cells()
         at = "2026-01-01T00:00:00+00:00"
         head = {"call_id": text, "tool": text, "at": at}
@@ -124,10 +129,8 @@ def test_messages_of_any_text_make_valid_notebooks():
         notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells.cells}
         nbformat.validate(notebook, relax_add_props=False)
         json.dumps(notebook, ensure_ascii=False).encode("utf-8")
-        assert all(
-            line.startswith("#")
-            for line in cells.cells[1]["source"].replace("\u2028", "\n").split("\n")
-        )
+        source = cells.cells[1]["source"]
+        assert all(line.startswith("#") for line in source.splitlines())
 
 
 def test_plain_text_is_no_markdown():
