@@ -46,6 +46,10 @@ class SandboxCLI(JupyterApp):
             "jupyter_sandbox.cli.mcp.McpApp",
             "Give the tools to an MCP client over stdin and stdout.",
         ),
+        "replay": (
+            "jupyter_sandbox.cli.replay.ReplayApp",
+            "Make the calls of a conversation's notebook again and say what differs.",
+        ),
         "doctor": (
             "jupyter_sandbox.cli.doctor.DoctorApp",
             "Check that sandboxes work here, and say what holds them and what does not.",
