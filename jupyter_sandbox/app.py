@@ -124,9 +124,9 @@ class SandboxApp(ExtensionApp):
     ).tag(config=True)
     trust_outputs = Bool(
         False,
-        help="Pass what sandbox kernels display to notebooks as it is: widgets, JavaScript, HTML "
-        "with scripts. JupyterLab runs it as the user, so whatever runs in a sandbox can act as "
-        "the user on this server. Only the bounds of size stay.",
+        help="Pass what sandbox kernels display, and what notebooks store, as it is: widgets, "
+        "JavaScript, HTML with scripts. JupyterLab runs it as the user, so whatever runs in a "
+        "sandbox can act as the user on this server. Only the bounds of size stay.",
     ).tag(config=True)
     start_timeout_seconds = Float(
         60.0, help="How long a new sandbox may take until its guest answers, in seconds."
@@ -315,7 +315,10 @@ class SandboxApp(ExtensionApp):
             database, ShareRecords(database.connections), vault, calls.capacity.forget
         )
         workspace = settings.workspace_path if self.show_workspace else ""
-        contents = Contents(conversations, uploads, shared, self._limits, workspace, self.log)
+        contents = Contents(
+            *(conversations, uploads, shared, self._limits),
+            *(workspace, self.trust_outputs, self.log),
+        )
         return Services(
             database=database,
             engine=choice.engine,

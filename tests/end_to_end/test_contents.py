@@ -172,6 +172,39 @@ async def test_a_notebook_opens_saves_and_is_never_trusted(drive):
     assert (status, model["content"]) == (200, "{nonsense")
 
 
+async def test_outputs_stored_in_a_notebook_neither_run_nor_load_anything(drive):
+    conversation = await drive.api.conversation()
+    hostile = {
+        "application/vnd.vega.v5+json": {"data": {"url": "http://canary.example/"}},
+        "application/javascript": "alert(1)",
+        "text/html": "<b>kept</b><img src='http://canary.example/x'><script>alert(1)</script>",
+        "image/svg+xml": "<svg onload='alert(1)'/>",
+        "text/plain": "text",
+    }
+    outputs = [{"output_type": "display_data", "data": hostile, "metadata": {"isolated": True}}]
+    huge = {"text/html": "<i>x</i>" * 8_000, "text/plain": "beyond the room"}
+    outputs += [{"output_type": "display_data", "data": huge, "metadata": {}}] * 100
+    cell = {
+        "cell_type": "code",
+        "id": "a",
+        "source": "1",
+        "execution_count": None,
+        "outputs": outputs,
+        "metadata": {},
+    }
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
+    await drive.put(conversation, "uploads/hostile.ipynb", json.dumps(notebook).encode())
+    status, model = await drive.ask("GET", conversation, "uploads/hostile.ipynb")
+    assert status == 200
+    first, *_, last = model["content"]["cells"][0]["outputs"]
+    assert set(first["data"]) == {"text/html", "text/plain"}
+    assert "<b>kept</b>" in first["data"]["text/html"]
+    assert "canary" not in json.dumps(first)
+    assert "alert" not in json.dumps(first).replace("PHN2Zy", "")
+    assert first["metadata"] == {}
+    assert last["data"] == {"text/plain": "beyond the room"}
+
+
 async def test_untitled_files_copies_renames_and_deletes(drive):
     api = drive.api
     conversation = await api.conversation()

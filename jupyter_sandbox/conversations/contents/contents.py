@@ -27,6 +27,8 @@ class Contents:
     ----------
     workspace_path : str
         Of the workspace inside; "" hides it.
+    trust_outputs : bool
+        Whether outputs that are stored in notebooks are given as they are.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Contents:
         shared: SharedFiles,
         limits: Limits,
         workspace_path: str,
+        trust_outputs: bool,
         log: logging.Logger,
     ) -> None:
         self._conversations = conversations
@@ -43,6 +46,7 @@ class Contents:
         self._shared = shared
         self._limits = limits
         self._workspace_path = workspace_path
+        self._trust_outputs = trust_outputs
         self._log = log
         self._chunked = ChunkedFiles()
         self._naming: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -62,6 +66,7 @@ class Contents:
             chunked=self._chunked,
             naming=lock,
             limit_bytes=self._limits.upload_bytes,
+            trust_outputs=self._trust_outputs,
             log=self._log,
         )
 

@@ -15,12 +15,14 @@ from typing import Any, Literal
 import nbformat
 
 from ...errors import InvalidRequest
+from ...policy.displays import html_weight, safe_bundle, safe_metadata
 from .area import Node
 
 Model = dict[str, Any]
 Format = Literal["text", "base64"]
 
 _MESSAGE_CHARACTERS = 1000
+_HTML_CHARACTERS = 4 * 1024 * 1024  # that are cleaned in one notebook
 
 
 def to_model(node: Node, kind: str | None = None) -> Model:
@@ -62,9 +64,14 @@ def decode_file(data: bytes, wanted: Format | None) -> tuple[str, Format]:
     return base64.b64encode(data).decode("ascii"), "base64"
 
 
-def decode_notebook(data: bytes) -> tuple[Model, str | None]:
-    """Give a notebook, and what is wrong with it if it can be read but is not valid."""
+def decode_notebook(data: bytes, trust_outputs: bool = False) -> tuple[Model, str | None]:
+    """Give a notebook, and what is wrong with it if it can be read but is not valid.
+
+    Without trust its stored outputs are held to what a kernel inside may show: JupyterLab renders
+    some of what it does not trust (Vega, pictures from elsewhere), and others hear of its reader.
+    """
     problems: dict[str, Any] = {}
+    room = _HTML_CHARACTERS
     try:
         notebook = nbformat.reads(  # type: ignore[no-untyped-call]
             data.decode("utf-8"), as_version=4, capture_validation_error=problems
@@ -72,9 +79,28 @@ def decode_notebook(data: bytes) -> tuple[Model, str | None]:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.metadata["trusted"] = False
+                if not trust_outputs:
+                    room -= _make_safe(cell, room)
     except (Exception, RecursionError) as exc:  # of a library that reads what anybody wrote
         raise InvalidRequest("The file is no notebook that can be read.", status=400) from exc
     return notebook, _said(problems)
+
+
+def _make_safe(cell: Any, room: int) -> int:
+    """Clean a cell's displays; give how much there was to clean. Beyond the room text stays."""
+    used = 0
+    for output in cell.outputs:
+        if output.output_type not in ("display_data", "execute_result"):
+            continue
+        used += html_weight(output.data)
+        data = dict(output.data)
+        if used > room:
+            for kind in ("text/html", "text/markdown"):
+                data.pop(kind, None)
+        metadata = safe_metadata(output.metadata)
+        output.data = nbformat.from_dict(safe_bundle(data))  # type: ignore[no-untyped-call]
+        output.metadata = nbformat.from_dict(metadata)  # type: ignore[no-untyped-call]
+    return used
 
 
 def encode_document(model: Model) -> tuple[bytes, str | None]:

@@ -50,6 +50,8 @@ class SandboxContentsManager(AsyncContentsManager):
         Of the conversation: held while a free name is found and taken.
     limit_bytes : int
         Of a file whose contents are given as a model.
+    trust_outputs : bool
+        Whether outputs that are stored in notebooks are given as they are.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class SandboxContentsManager(AsyncContentsManager):
         chunked: ChunkedFiles,
         naming: asyncio.Lock,
         limit_bytes: int,
+        trust_outputs: bool,
         log: logging.Logger,
     ) -> None:
         # No parent: settings that an administrator made for the server's own files are not for
@@ -72,6 +75,7 @@ class SandboxContentsManager(AsyncContentsManager):
         self._chunked = chunked
         self._naming = naming
         self._limit_bytes = limit_bytes
+        self._trust_outputs = trust_outputs
 
     def __repr__(self) -> str:
         return f"<SandboxContentsManager {self._conversation_id}>"
@@ -251,7 +255,8 @@ class SandboxContentsManager(AsyncContentsManager):
         if not content:
             return
         if model["type"] == "notebook":
-            notebook, message = await _in_a_thread(data, decode_notebook, data)
+            trusts = self._trust_outputs
+            notebook, message = await asyncio.to_thread(decode_notebook, data, trusts)
             model.update(content=notebook, format="json")
             if message:
                 model["message"] = message
