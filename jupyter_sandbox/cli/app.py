@@ -42,6 +42,16 @@ class SandboxCLI(JupyterApp):
             "jupyter_sandbox.cli.audit.AuditApp",
             "Check the audit log, or print it (`audit verify`, `audit export`).",
         ),
+        "list": ("jupyter_sandbox.cli.sandboxes.ListApp", "List the sandboxes."),
+        "show": ("jupyter_sandbox.cli.sandboxes.ShowApp", "Show the sandbox of a conversation."),
+        "suspend": (
+            "jupyter_sandbox.cli.sandboxes.SuspendApp",
+            "Let a sandbox stand still; the next use wakes it.",
+        ),
+        "terminate": (
+            "jupyter_sandbox.cli.sandboxes.TerminateApp",
+            "End a sandbox; uploads and shared files stay.",
+        ),
         "mcp": (
             "jupyter_sandbox.cli.mcp.McpApp",
             "Give the tools to an MCP client over stdin and stdout.",

@@ -15,15 +15,14 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
-from urllib.parse import urlsplit
 
-from jupyter_server.serverapp import list_running_servers
 from jupyter_server.utils import url_path_join
 from tornado.httpclient import HTTPClientError
 from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from traitlets import Unicode
 
+from .running_server import find_server
 from .strict_app import StrictApp
 
 _MOST_AT_ONCE = 100
@@ -59,32 +58,6 @@ class McpApp(StrictApp):
             self.exit(1)
         bridge = Bridge(url_path_join(url, "sandbox/mcp"), token, self.chat, sys.stdout)
         asyncio.run(bridge.run(sys.stdin))
-
-
-def find_server(url: str, token: str) -> tuple[str, str]:
-    """Give the address and token of the server to use.
-
-    Raises
-    ------
-    LookupError
-        None runs, several run and none was named, or its token is not known.
-    """
-    servers = {server["url"]: server for server in list_running_servers()}
-    if url:
-        known = next((s for s in servers.values() if _same(s["url"], url)), None)
-        token = token or (known or {}).get("token", "")
-        if not token:
-            raise LookupError(f"the token of {url} is not known here; set JUPYTER_TOKEN")
-        return url, token
-    if not servers:
-        raise LookupError("no Jupyter Server of this user runs; start one, or give --url")
-    if len(servers) > 1:
-        raise LookupError(f"several servers run; give --url, one of {', '.join(sorted(servers))}")
-    (server,) = servers.values()
-    token = token or server["token"]
-    if not token:
-        raise LookupError(f"{server['url']} has no token; start it with one")
-    return server["url"], token
 
 
 class Bridge:
@@ -256,11 +229,3 @@ def _read(lines: TextIO, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[s
     for line in lines:
         loop.call_soon_threadsafe(queue.put_nowait, line if line.strip() else "\n")
     loop.call_soon_threadsafe(queue.put_nowait, "")
-
-
-def _same(one: str, other: str) -> bool:
-    """Say whether two addresses are of one server, whatever name of this machine they use."""
-    a, b = urlsplit(one), urlsplit(other)
-    local = {"localhost", "127.0.0.1", "::1"}
-    hosts = a.hostname == b.hostname or {a.hostname, b.hostname} <= local
-    return hosts and a.port == b.port and a.path.rstrip("/") == b.path.rstrip("/")

@@ -22,8 +22,8 @@ from tornado.httpclient import HTTPClientError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from traitlets import Bool, Unicode
 
-from .mcp import find_server
 from .replay_cells import Step, differences, shown, steps_of, uploads_of
+from .running_server import find_server
 from .strict_app import StrictApp
 
 _MOST_BYTES = 64 * 1024 * 1024

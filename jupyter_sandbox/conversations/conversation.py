@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .. import metrics
-from ..errors import NotFound, SandboxError, Unavailable
+from ..errors import InvalidRequest, NotFound, SandboxError, Unavailable
 from ..models import ConversationRecord
 from ..policy.clipping import clip_text
 from ..sandbox.sandbox import Sandbox
@@ -24,7 +24,7 @@ from ..sandbox.sandboxes import Sandboxes
 from ..stores.audit_log import AuditLog
 from ..stores.database import Database
 from .journal import Journal
-from .notices import first_sandbox, lost_files, replaced_sandbox
+from .notices import first_sandbox, lost_files, replaced_sandbox, woken_sandbox
 from .placing import Placing
 from .states import PROVISIONABLE, State
 
@@ -91,7 +91,11 @@ class Conversation:
             if sandbox is None or sandbox.gone:
                 async with self._lock:
                     sandbox = await self._ensure()
-            await self._touch()
+            if not await self._touch(sandbox):
+                async with self._lock:
+                    if self._sandbox is sandbox:
+                        await self._let_go()
+                    sandbox = await self._ensure()
             yield sandbox
         finally:
             self.users -= 1
@@ -119,17 +123,81 @@ class Conversation:
     async def detach(self) -> None:
         """Let go of the sandbox; it runs on."""
         async with self._lock:
-            sandbox, self._sandbox = self._sandbox, None
-            if sandbox is not None:
-                await sandbox.detach()
+            await self._let_go()
+
+    async def suspend(self, actor: str = "") -> None:
+        """Let the sandbox stand still, with all that runs in it; the next use wakes it.
+
+        Raises
+        ------
+        InvalidRequest
+            409: a call or a cell runs, or there is no sandbox that runs.
+        """
+        async with self._lock:
+            record = await self._record()
+            if record.state == State.SUSPENDED:
+                return
+            self._require_state(record, State.RUNNING)
+            if self.users or (self.is_attached and self._sandbox and self._sandbox.python.is_busy):
+                raise InvalidRequest(
+                    "Something runs in this sandbox; wait for its end, or cancel it.", status=409
+                )
+            await self._let_go()  # from its first step on, new uses wait for the lock
+            database = self._around.database
+            moved = await database.set_state(self.conversation_id, State.RUNNING, State.SUSPENDED)
+            if not moved:
+                raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
+            try:
+                await self._around.sandboxes.pause(record.sandbox_id)
+            except BaseException:
+                await asyncio.shield(
+                    database.set_state(self.conversation_id, State.SUSPENDED, State.RUNNING)
+                )
+                raise
+        self._around.audit.note("sandbox_suspended", actor, self.conversation_id)
+
+    async def wake(self) -> None:
+        """Let a suspended sandbox go on; ``InvalidRequest`` (409) if there is none to wake."""
+        record = await self._record()
+        if record.state != State.RUNNING:
+            self._require_state(record, State.SUSPENDED)
+            async with self.use():
+                pass
+
+    async def terminate(self, actor: str = "") -> None:
+        """End the sandbox with all that runs in it; the next call makes a new one and says so.
+
+        Uploads and shared files stay. Without a sandbox there is nothing to do.
+
+        Raises
+        ------
+        InvalidRequest
+            409: one is being made just now.
+        """
+        around = self._around
+        async with self._lock:
+            record = await self._record()
+            if record.state in (State.ABSENT, State.TERMINATED):
+                return
+            endable = (State.RUNNING, State.SUSPENDED, State.ERROR)
+            self._require_state(record, *endable)
+            await self._let_go()
+            if not await around.database.set_state(self.conversation_id, endable, State.TERMINATED):
+                raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
+            if record.state != State.ERROR:
+                notice = replaced_sandbox("it was ended by hand")
+                await around.database.add_notice(self.conversation_id, notice)
+                self.has_notice = True
+                self._tell(notice)
+            around.audit.note("sandbox_terminated", actor, self.conversation_id)
+            if record.sandbox_id:  # kept in the record: what fails here is done at the next use
+                await around.sandboxes.remove(record.sandbox_id)
 
     async def delete(self) -> None:
         """End the sandbox for good; later uses raise ``NotFound``."""
         self._deleted = True
         async with self._lock:
-            sandbox, self._sandbox = self._sandbox, None
-            if sandbox is not None:
-                await sandbox.detach()
+            await self._let_go()
             record = await self._around.database.conversation(self.conversation_id)
             if record is not None and record.sandbox_id:
                 await self._around.sandboxes.remove(record.sandbox_id)
@@ -139,8 +207,7 @@ class Conversation:
         if self._sandbox is not None:
             if not self._sandbox.gone:
                 return self._sandbox
-            await self._sandbox.detach()
-            self._sandbox = None
+            await self._let_go()
         database = self._around.database
         while True:
             record = await self._record()
@@ -182,6 +249,9 @@ class Conversation:
             if record.state == State.SUSPENDED and await around.database.set_state(
                 self.conversation_id, State.SUSPENDED, State.RUNNING
             ):
+                await around.database.add_notice(self.conversation_id, woken_sandbox())
+                self.has_notice = True
+                self._tell(woken_sandbox())
                 around.audit.note("sandbox_woken", "", self.conversation_id)
             # A server that was killed may have recorded an upload that it did not get to place.
             await around.placing.place_all(self.conversation_id, record.sandbox_id)
@@ -272,8 +342,22 @@ class Conversation:
             raise NotFound("There is no such conversation.")
         return record
 
-    async def _touch(self) -> None:
+    async def _let_go(self) -> None:
+        """Detach; the lock is held."""
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            await sandbox.detach()
+
+    def _require_state(self, record: ConversationRecord, *states: State) -> None:
+        if record.state not in states:
+            raise InvalidRequest(f"The sandbox is {record.state}.", status=409)
+
+    async def _touch(self, sandbox: Sandbox) -> bool:
+        """Note the use; False when another server has suspended or ended the sandbox meanwhile."""
         now = asyncio.get_running_loop().time()
-        if now - self._touched_at > _TOUCH_SECONDS:
-            self._touched_at = now
-            await self._around.database.touch(self.conversation_id, datetime.now(UTC))
+        if now - self._touched_at <= _TOUCH_SECONDS:
+            return True
+        self._touched_at = now
+        await self._around.database.touch(self.conversation_id, datetime.now(UTC))
+        record = await self._record()
+        return record.state == State.RUNNING and record.sandbox_id == sandbox.sandbox_id

@@ -7,14 +7,16 @@ the same ``NotFound`` for a missing and for a foreign one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..errors import InvalidRequest, NotFound
-from ..models import ConversationRecord, Enforced
+from ..errors import InvalidRequest, NotFound, SandboxError
+from ..models import Caller, ConversationRecord, Enforced
 from ..stores.file_store import FileStore
 from .conversation import Conversation, Surroundings
+from .states import State
 
 _TITLE_LENGTH = 200
 _KEY_LENGTH = 200
@@ -61,6 +63,27 @@ class Conversations:
             raise NotFound("There is no such conversation.")
         return record
 
+    async def find_to_manage(self, caller: Caller, conversation_id: str) -> ConversationRecord:
+        """Give the caller's conversation, to an administrator anybody's; else ``NotFound``."""
+        if not caller.is_administrator:
+            return await self.find(caller.owner, conversation_id)
+        record = None
+        if is_uuid(conversation_id):
+            record = await self._around.database.conversation(conversation_id)
+        if record is None:
+            raise NotFound("There is no such conversation.")
+        return record
+
+    async def with_sandbox(self, owner: str | None) -> list[ConversationRecord]:
+        """Give the conversations that have a sandbox, last used first; None: everybody's."""
+        records = await self._around.database.conversations_with_sandbox()
+        found = [
+            record
+            for record in records
+            if record.state != State.TERMINATED and owner in (None, record.owner)
+        ]
+        return sorted(found, key=lambda record: record.used_at, reverse=True)
+
     async def find_for_use(self, owner: str, conversation_id: str) -> ConversationRecord:
         """Give the owner's conversation, perhaps as it was some time ago; for its calls.
 
@@ -93,6 +116,8 @@ class Conversations:
         conversation = self.live(conversation_id)
         await conversation.delete()
         await self._files.remove_conversation(conversation_id)
+        with contextlib.suppress(SandboxError):  # what waits there names its owner by this record
+            await self._around.audit.flush()
         await self._around.database.delete_conversation(conversation_id)
         self._around.audit.note("conversation_deleted", owner, conversation_id)
         self._live.pop(conversation_id, None)

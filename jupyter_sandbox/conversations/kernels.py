@@ -77,6 +77,12 @@ class Kernels:
             self._kernels[conversation.conversation_id] = known
         return known
 
+    async def release(self, conversation_id: str) -> None:
+        """Let the clients of a conversation go whose sandbox is not to run; they may come back."""
+        known = self._kernels.get(conversation_id)
+        if known is not None:
+            await known.close()
+
     async def forget(self, conversation_id: str) -> None:
         """Let go of a conversation that was deleted."""
         known = self._kernels.pop(conversation_id, None)

@@ -25,6 +25,14 @@ def replaced_sandbox(why: str) -> str:
     )
 
 
+def woken_sandbox() -> str:
+    """Give the notice of a sandbox that was suspended and goes on."""
+    return (
+        "[The sandbox was suspended and goes on now. Kept: all files, packages, variables and "
+        "processes. Connections to the outside may be broken; the clock has moved on.]"
+    )
+
+
 def lost_files(lost: list[str]) -> str:
     """Give the notice of stored files that could not be put into the sandbox.
 

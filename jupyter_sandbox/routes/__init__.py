@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from .base import SandboxHandler
+from .by_hand import (
+    SandboxByHandHandler,
+    SandboxesHandler,
+    SuspendHandler,
+    TerminateHandler,
+    WakeHandler,
+)
 from .channels import ChannelsHandler
 from .contents import (
     CheckpointHandler,
@@ -45,6 +52,11 @@ ROUTES: list[tuple[str, type[SandboxHandler]]] = [
     (r"/sandbox/api/conversations", ConversationsHandler),
     (rf"/sandbox/api/conversations/{_ID}", ConversationHandler),
     (rf"/sandbox/api/conversations/{_ID}/interrupt", InterruptHandler),
+    (rf"/sandbox/api/conversations/{_ID}/suspend", SuspendHandler),
+    (rf"/sandbox/api/conversations/{_ID}/wake", WakeHandler),
+    (rf"/sandbox/api/conversations/{_ID}/terminate", TerminateHandler),
+    (r"/sandbox/api/sandboxes", SandboxesHandler),
+    (rf"/sandbox/api/sandboxes/{_ID}", SandboxByHandHandler),
     (r"/sandbox/api/tools", ToolsHandler),
     (r"/sandbox/api/health", HealthHandler),
     (rf"/sandbox/api/conversations/{_ID}/uploads", UploadsHandler),

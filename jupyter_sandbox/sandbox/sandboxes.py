@@ -159,6 +159,10 @@ class Sandboxes:
         self.attached[sandbox_id] = sandbox
         return sandbox
 
+    async def pause(self, sandbox_id: str) -> None:
+        """Let an environment stand still; ``attach`` lets it go on."""
+        await _bounded(self.engine.pause(sandbox_id))
+
     async def end(self, sandbox_id: str, why: str) -> None:
         """End an environment that broke a rule; the next use learns why and gets a new one."""
         self._ended[sandbox_id] = why

@@ -17,6 +17,7 @@ import pytest
 from jupyter_server.auth import IdentityProvider, User
 
 from jupyter_sandbox.routes import ROUTES
+from jupyter_sandbox.routes.by_hand import ByHandHandler
 from tests.attacks import attack
 from tests.conftest import text_of
 
@@ -152,6 +153,8 @@ async def test_a_foreign_conversation_answers_as_a_missing_one_does(user):
         for method, pattern in every_method():
             if "conversation_id" not in pattern:
                 continue
+            if name == "dora" and issubclass(dict(ROUTES)[pattern], ByHandHandler):
+                continue  # administrators manage all sandboxes: tests/end_to_end/test_by_hand.py
             foreign = await user(name).ask(method, url(pattern, conversation))
             missing = await user(name).ask(method, url(pattern, MISSING))
             assert foreign.code in (404, 405), (method, pattern, foreign.body)
