@@ -128,24 +128,26 @@ class BenchServer:
                 self._process.kill()
                 self._process.wait()
         with ThreadPoolExecutor(1) as thread:  # the caller's may have a loop (Playwright's)
-            return thread.submit(asyncio.run, self._remove_left()).result()
+            left = remove_left(self.engine, self.directory / "data")
+            return thread.submit(asyncio.run, left).result()
 
-    async def _remove_left(self) -> list[str]:
-        data = self.directory / "data"
-        try:
-            server_id = (data / "server-id").read_text().strip()
-        except OSError:
-            return []
-        engine: Engine = DockerEngine()
-        if self.engine == "bubblewrap":
-            engine = BubblewrapEngine(state_dir=str(data / "bubblewrap"))
-        try:
-            left = [found.sandbox_id for found in await engine.list(server_id)]
-            for sandbox_id in left:
-                await engine.remove(sandbox_id)
-        finally:
-            await engine.close()
-        return [f"{self.engine} sandbox {sandbox_id}" for sandbox_id in left]
+
+async def remove_left(engine_name: str, data: Path) -> list[str]:
+    """Remove the sandboxes that a server with this data directory has left; say which."""
+    try:
+        server_id = (data / "server-id").read_text().strip()
+    except OSError:
+        return []
+    engine: Engine = DockerEngine()
+    if engine_name == "bubblewrap":
+        engine = BubblewrapEngine(state_dir=str(data / "bubblewrap"))
+    try:
+        left = [found.sandbox_id for found in await engine.list(server_id)]
+        for sandbox_id in left:
+            await engine.remove(sandbox_id)
+    finally:
+        await engine.close()
+    return [f"{engine_name} sandbox {sandbox_id}" for sandbox_id in left]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ fixture of pytest-jupyter.
 from __future__ import annotations
 
 import contextlib
+import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,14 @@ class Server:
 
     def ask(self, method: str, conversation: str, path: str) -> Any:
         """Ask a conversation's Jupyter API (``path`` below ``api/``)."""
-        return self.json(method, f"../c/{conversation}/api/{path}")
+        request = urllib.request.Request(
+            f"{self.of(conversation)}api/{path}",
+            data=b"" if method == "POST" else None,
+            headers={"Authorization": f"token {self.token}"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
 
     def text(self, conversation: str, tool: str, **arguments: object) -> str:
         """Call a tool; give the text that the model reads."""
