@@ -376,8 +376,8 @@ class Calls:
             self._log.warning("call %s: no notice: %s %s", call.call_id, exc, exc.detail)
         shape = {**told, **result.to_json()}
         call.finish(shape, call.end_state)
-        if call.arguments is not None:
-            self._tell(call, told)
+        if call.arguments is not None:  # after those who wait for the answer
+            asyncio.get_running_loop().call_soon(self._tell, call, told)
         self._note(call, record.owner)
         if call.recording is None:
             self._short.append(call)
