@@ -31,6 +31,7 @@ from .conversations.journal import Journal
 from .conversations.kernels import Kernels
 from .conversations.message_feeds import MessageFeeds
 from .conversations.placing import Placing
+from .conversations.rates import Rates
 from .conversations.shared_files import SharedFiles
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
@@ -305,7 +306,7 @@ class SandboxApp(ExtensionApp):
         around = Surroundings(
             database, sandboxes, placing, journal, secrets.token_hex(8), self.log, audit
         )
-        conversations = Conversations(around, vault)
+        conversations = Conversations(around, vault, Rates(self._limits))
         calls = Calls(conversations, database, vault, journal, self._limits, self.log, audit)
         changed = calls.capacity.forget
         uploads = Uploads(

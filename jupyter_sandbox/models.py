@@ -30,6 +30,8 @@ class Limits:
     write_bytes: int = 8 * 1024**2
     upload_bytes: int = 25_000_000
     calls_at_once: int = 64
+    calls_per_minute: int = 6000
+    conversations_per_hour: int = 600
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,17 @@ class SandboxLimits(Configurable):
     calls_at_once = Int(
         64, help="Calls of one conversation that may run at the same time; more get 429."
     ).tag(config=True)
+    calls_per_minute = Int(
+        6000,
+        help="Calls of tools that one user may begin in a minute on average, on each server; more "
+        "get 429 with `Retry-After`. 0: any number. Less keeps a run-away assistant from its "
+        "neighbours; who has waited may make a whole minute's worth at once.",
+    ).tag(config=True)
+    conversations_per_hour = Int(
+        600,
+        help="Conversations that one user may make in an hour on average, on each server; more get "
+        "429 with `Retry-After`. 0: any number. Each may have a sandbox.",
+    ).tag(config=True)
 
     @validate(
         "command_seconds",
@@ -68,6 +79,12 @@ class SandboxLimits(Configurable):
     )
     def _positive(self, proposal: Any) -> Any:
         return require_positive(proposal)
+
+    @validate("calls_per_minute", "conversations_per_hour")
+    def _not_negative(self, proposal: Any) -> Any:
+        if proposal.value < 0:
+            raise TraitError(f"SandboxLimits.{proposal.trait.name} must not be negative")
+        return proposal.value
 
     @validate("output_bytes")
     def _enough_output(self, proposal: Any) -> Any:

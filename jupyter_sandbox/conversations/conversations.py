@@ -16,6 +16,7 @@ from ..errors import InvalidRequest, NotFound, SandboxError
 from ..models import Caller, ConversationRecord, Enforced
 from ..stores.file_store import FileStore
 from .conversation import Conversation, Surroundings
+from .rates import Rates
 from .states import State
 
 _TITLE_LENGTH = 200
@@ -30,10 +31,13 @@ class Conversations:
     around : Surroundings
     files : FileStore
         Holds uploads and shared files, which go when their conversation is deleted.
+    rates : Rates
+        How often each user may make a conversation, and call a tool.
     """
 
-    def __init__(self, around: Surroundings, files: FileStore) -> None:
+    def __init__(self, around: Surroundings, files: FileStore, rates: Rates) -> None:
         self._around = around
+        self.rates = rates
         self._files = files
         self._live: dict[str, Conversation] = {}
 
@@ -49,6 +53,11 @@ class Conversations:
             if not key:
                 raise InvalidRequest("key: must not be empty (leave it out instead)")
             check_text("key", key, _KEY_LENGTH)
+        if key is not None:
+            known = await self._around.database.conversation_by_key(owner, key)
+            if known is not None:
+                return known, False
+        self.rates.take_conversation(owner)
         record, is_new = await self._around.database.create_conversation(owner, title, key)
         if is_new:
             self._around.audit.note("conversation_created", owner, record.conversation_id)

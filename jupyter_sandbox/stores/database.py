@@ -107,6 +107,11 @@ class Database:
         row = await self._first(sql.SELECT_CONVERSATION, {"id": conversation_id})
         return None if row is None else _conversation(row)
 
+    async def conversation_by_key(self, owner: str, key: str) -> ConversationRecord | None:
+        """Give the owner's conversation with this key; None if there is none."""
+        row = await self._first(sql.SELECT_BY_KEY, {"owner": owner, "key": key})
+        return None if row is None else _conversation(row)
+
     async def conversations(
         self, owner: str, limit: int = 50, after: str | None = None
     ) -> list[ConversationRecord]:

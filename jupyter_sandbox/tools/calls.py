@@ -183,8 +183,9 @@ class Calls:
         Raises
         ------
         LimitExceeded
-            Too many calls of this conversation run already.
+            Too many calls of this conversation run already, or the user has made too many.
         """
+        self._conversations.rates.take_call(record.owner)
         call = Call(record.conversation_id, str(uuid.uuid4()), tool, body)
         try:
             prepared = prepare(tool, body, self._limits)
