@@ -1,7 +1,8 @@
 """``jupyter sandbox doctor``: does a sandbox work here, what holds it, and what to do if not.
 
 It starts a server of its own with the user's configuration and asks it for its deep health report;
-what it prints is that report. With ``--probe`` it also attacks a sandbox of its own from inside.
+what it prints is that report. Settings of the server on the command line hold as they would there.
+With ``--probe`` it also attacks a sandbox of its own from inside.
 Exit code 1 when a step failed, no engine works or an attack was not contained; a limit that does
 not hold is a warning.
 """
@@ -19,11 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jupyter_core.application import JupyterApp
 from traitlets import Bool, Enum
 
 from ..demo.assistant import Server
+from ..policy.tiers import Tier
 from .probe import Attempt, ProbeFailed, probe, to_rows
+from .server_settings import UnknownSetting, split_settings
+from .strict_app import StrictApp
 from .temporary_server import ServerFailed, temporary_server
 
 _REPORT_SECONDS = 600.0
@@ -37,7 +40,7 @@ _STEPS = {
 }
 
 
-class DoctorApp(JupyterApp):
+class DoctorApp(StrictApp):
     """Check that sandboxes work here, and say what holds them and what does not."""
 
     name = "jupyter-sandbox-doctor"
@@ -62,15 +65,26 @@ class DoctorApp(JupyterApp):
         ),
     }
 
+    def parse_command_line(self, argv: list[str] | None = None) -> None:
+        """Parse the arguments; what are the server's settings is kept for it."""
+        try:
+            own, self._settings = split_settings(
+                sys.argv[1:] if argv is None else argv, "DoctorApp"
+            )
+        except UnknownSetting as exc:
+            print(f"jupyter sandbox doctor: {exc}", file=sys.stderr)
+            self.exit(1)
+        super().parse_command_line(own)
+
     def start(self) -> None:
         """Print the report; exit with 1 if sandboxes do not work here."""
         attempts: list[Attempt] = []
         base = Path(tempfile.mkdtemp(prefix="jsb-doctor", dir="/tmp"))
         try:
-            with temporary_server(base, self.engine) as server:
+            with temporary_server(base, self.engine, self._settings) as server:
                 report = _ask(server)
                 if self.attack:
-                    attempts = probe(server)
+                    attempts = probe(server, has_own_kernel=_has_own_kernel(report))
         except (ServerFailed, ProbeFailed) as exc:
             print(f"{exc}; the end of its log:", file=sys.stderr)
             print((base / "server.log").read_text()[-4000:], file=sys.stderr)
@@ -114,6 +128,11 @@ def to_lines(report: dict[str, Any]) -> Iterator[str]:
             yield f"{'':<24} what to do: {limit['advice']}"
     if report["tier"]:
         yield f"\ntier      {report['tier']['text']}"
+
+
+def _has_own_kernel(report: dict[str, Any]) -> bool:
+    """Say whether another kernel than the host's answers inside, as read back from outside."""
+    return (report.get("tier") or {}).get("name") == Tier.OWN_KERNEL
 
 
 def _ask(server: Server) -> dict[str, Any]:

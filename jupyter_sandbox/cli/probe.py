@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..demo.assistant import DemoFailed, Server
@@ -18,6 +19,7 @@ from ..demo.assistant import DemoFailed, Server
 _PATH = "/workspace/probe.py"
 _MARK = "PROBE "
 _FEWEST = 20
+_LOST = "previous sandbox"
 
 
 class ProbeFailed(Exception):
@@ -35,8 +37,14 @@ class Attempt:
     contained: bool
 
 
-def probe(server: Server) -> list[Attempt]:
+def probe(server: Server, *, has_own_kernel: bool) -> list[Attempt]:
     """Run all attacks in a sandbox of their own, which is removed afterwards.
+
+    Parameters
+    ----------
+    has_own_kernel : bool
+        Whether system calls are gVisor's to answer, as the host knows it. Some that are refused
+        elsewhere are harmless then; the sandbox must show that it is so.
 
     Raises
     ------
@@ -48,25 +56,50 @@ def probe(server: Server) -> list[Attempt]:
         conversation = server.request("POST", "conversations", {})["id"]
         try:
             tools = f"conversations/{conversation}/tools"
-            for tool, arguments in calls(port):
+            for tool, arguments in calls(port, has_own_kernel=has_own_kernel):
                 result = server.request("POST", f"{tools}/{tool}", arguments)
+            found = attempts(_text(result))
+            if has_own_kernel:
+                found.append(_make_processes(server, f"{tools}/bash"))
         finally:
             server.request("DELETE", f"conversations/{conversation}")
     except DemoFailed as exc:
         raise ProbeFailed(str(exc)) from exc
-    return attempts("\n".join(part.get("text", "") for part in result["content"]))
+    return found
 
 
-def calls(port: int) -> list[tuple[str, dict[str, object]]]:
+def calls(port: int, *, has_own_kernel: bool = False) -> list[tuple[str, dict[str, object]]]:
     """Give the tool calls that run the attacks; the text of the last one is the report."""
     script = (files(__package__) / "probe_inside.py").read_text(encoding="utf-8")
+    kernel = "own" if has_own_kernel else "shared"
     return [
         ("create_file", {"path": _PATH, "file_text": script, "overwrite": True}),
-        ("bash", {"command": f"python3 {_PATH} {port}", "timeout_seconds": 120}),
+        ("bash", {"command": f"python3 {_PATH} {port} {kernel}", "timeout_seconds": 120}),
     ]
 
 
-def attempts(text: str) -> list[Attempt]:
+def _make_processes(server: Server, bash: str) -> Attempt:
+    """Make processes without number where gVisor counts them: it may end the sandbox, no more.
+
+    What the host limits there is gVisor as a whole. The next call must work and say what was lost.
+    """
+    command = {"command": f"python3 {_PATH} 0 processes", "timeout_seconds": 120}
+    shown = _text(server.request("POST", bash, command))
+    if _MARK in shown:
+        return attempts(shown, fewest=1)[0]
+    after = _text(server.request("POST", bash, {"command": "echo it is; echo back"}))
+    is_back = "it is\nback" in after
+    is_told = _LOST in after
+    return Attempt(
+        "T15",
+        "make processes without number",
+        "EAGAIN or the sandbox's end",
+        "it ended; the next call " + (("works" if is_told else "hides it") if is_back else "fails"),
+        is_back and is_told,
+    )
+
+
+def attempts(text: str, fewest: int = _FEWEST) -> list[Attempt]:
     """Read the report out of a command's output.
 
     Raises
@@ -83,7 +116,7 @@ def attempts(text: str) -> list[Attempt]:
         ]
     except (ValueError, TypeError):
         found = []
-    if len(found) < _FEWEST:
+    if len(found) < fewest:
         raise ProbeFailed(f"the attacks gave no report: {text[-500:]}")
     return found
 
@@ -99,6 +132,10 @@ def to_rows(found: list[Attempt]) -> Iterator[str]:
         yield f"\n{failed} of {len(found)} attacks were NOT contained: run no untrusted code here"
     else:
         yield f"\nall {len(found)} attacks were contained"
+
+
+def _text(result: dict[str, Any]) -> str:
+    return "\n".join(part.get("text", "") for part in result["content"])
 
 
 def _cell(value: object) -> str:

@@ -5,7 +5,8 @@ ours. The rule: each does no harm where it succeeds. What would write opens only
 something removes it, nothing is sent to another machine, and numbers are bounded. Prints one line
 of JSON: ``[[number, attack, expected, got, contained], …]``.
 
-Arguments: the port that the Jupyter Server listens on at the host's 127.0.0.1.
+Arguments: the port that the Jupyter Server listens on at the host's 127.0.0.1, and "own" where the
+host knows that gVisor answers the system calls here, else "shared"; or "processes": only that one.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ import signal
 import socket
 import stat
 import sys
-from typing import Callable, List, Tuple
+from typing import Callable, FrozenSet, List, Tuple
 
 DIAL = "/run/jupyter-sandbox/dial"
 GUEST = "/opt/jupyter-sandbox"
 UPLOADS = "/mnt/user-data/uploads"
 MOST_PROCESSES = 3000
+HARMLESS_DEVICES = frozenset(
+    {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"}
+)
+# Of gVisor's own kernel: a network and a file system that end inside it.
+GVISOR_DEVICES = frozenset({"fuse", "tun"})
 ALLOWED_CAPABILITIES = 0x800000FB
 REFUSED = (errno.EPERM, errno.ENOSYS, errno.EACCES)
 
@@ -39,6 +45,8 @@ NUMBERS = {
         "perf_event_open": 298,
         "userfaultfd": 323,
         "mknodat": 259,
+        "mount": 165,
+        "unshare": 272,
     },
     "aarch64": {
         "add_key": 217,
@@ -46,6 +54,8 @@ NUMBERS = {
         "perf_event_open": 241,
         "userfaultfd": 282,
         "mknodat": 33,
+        "mount": 40,
+        "unshare": 97,
     },
 }.get(platform.machine(), {})
 
@@ -159,8 +169,7 @@ def writable_groups() -> Tuple[str, bool]:
     return "none", True
 
 
-def devices() -> Tuple[str, bool]:
-    harmless = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"}
+def devices(harmless: FrozenSet[str] = HARMLESS_DEVICES) -> Tuple[str, bool]:
     names = []
     for root, _, entries in os.walk("/dev"):
         for name in entries:
@@ -231,13 +240,27 @@ def dial_sockets() -> Tuple[str, bool]:
 
 
 def set_user() -> Tuple[str, bool]:
-    value = status("NoNewPrivs")
-    return "NoNewPrivs " + (value or "?"), value == "1"
+    value = libc.prctl(39, 0, 0, 0, 0)  # PR_GET_NO_NEW_PRIVS; not every kernel has it in /proc
+    return "no new privileges: %d" % value, value == 1
 
 
 def filtered() -> Tuple[str, bool]:
     value = status("Seccomp")
     return "Seccomp " + (value or "?"), value == "2"
+
+
+def is_gvisor() -> Tuple[str, bool]:
+    """Find the kernel inside by its own log: the host's says other things, or nothing."""
+    log = ctypes.create_string_buffer(1 << 16)
+    length = libc.klogctl(3, log, len(log) - 1)
+    is_its_log = length > 0 and b"Starting gVisor" in log.raw[:length]
+    return "answered by gVisor" if is_its_log else "not gVisor's kernel", is_its_log
+
+
+def gvisors_own(run: Callable[[], Tuple[str, bool]]) -> Tuple[str, bool]:
+    """Make a call that may be done where it is gVisor's kernel that does it, for itself."""
+    got, contained = run()
+    return (got, True) if contained else (got + ", by gVisor", is_gvisor()[1])
 
 
 def system_call(name: str) -> Tuple[str, bool]:
@@ -265,6 +288,10 @@ def io_uring() -> Tuple[str, bool]:
     return call(425, ctypes.c_long(1), ctypes.create_string_buffer(240))  # the same on all machines
 
 
+def watch_by_perf() -> Tuple[str, bool]:
+    return system_call("perf_event_open")
+
+
 def mounts() -> Tuple[str, bool]:
     where = "/tmp/probe-mount"
     os.makedirs(where, exist_ok=True)
@@ -282,13 +309,24 @@ def mounts() -> Tuple[str, bool]:
 def makes_device() -> Tuple[str, bool]:
     path = b"/tmp/probe-device"
     whole = ctypes.c_long
-    done = call(NUMBERS["mknodat"], whole(-100), path, whole(0o60600), whole(0xFE00))
-    if os.path.lexists(path):
+    try:
+        return call(NUMBERS["mknodat"], whole(-100), path, whole(0o60600), whole(0xFE00))
+    finally:
+        if os.path.lexists(path):
+            os.unlink(path)
+
+
+def uses_device() -> Tuple[str, bool]:
+    """Make a block device where gVisor lets anybody make one, and open it: there is none behind."""
+    path = "/tmp/probe-device"
+    os.mknod(path, 0o60600, 0xFE00)
+    try:
+        return opens(path, os.O_RDONLY)
+    finally:
         os.unlink(path)
-    return done
 
 
-def main(port: int) -> None:
+def main(port: int, has_own_kernel: bool) -> None:
     """Run all and print what came of them."""
     tcp, udp = socket.AF_INET, socket.SOCK_DGRAM
     attack("T01", "put a link among the server's sockets", "EROFS", dial_directory)
@@ -324,19 +362,16 @@ def main(port: int) -> None:
     attack("T06", "open a socket of the kernel's ciphers", "EPERM", lambda: makes_socket(38, 5))
     attack("T06", "open a Bluetooth socket", "EPERM", lambda: makes_socket(31, udp))
     attack("T06", "find abstract sockets of the host", "none", no_host_sockets)
-    attack("T12", "gain rights by a setuid program", "NoNewPrivs 1", set_user)
+    attack("T12", "gain rights by a setuid program", "no new privileges: 1", set_user)
     attack("T13", "have capabilities of the host's root", "at most 800000fb", capabilities)
-    attack("T13", "make system calls that are not needed", "Seccomp 2", filtered)
-    attack("T13", "make a user namespace", "EPERM", lambda: system_call("unshare"))
     attack("T13", "mount a file system", "EPERM", lambda: system_call("mount"))
-    attack("T13", "make a block device", "EPERM", lambda: system_call("mknodat"))
     attack("T13", "use the kernel's keys", "EPERM", lambda: system_call("add_key"))
     attack("T13", "load a BPF program", "EPERM", lambda: system_call("bpf"))
-    attack("T13", "watch the kernel by perf", "EPERM", lambda: system_call("perf_event_open"))
-    attack(
-        "T13", "make an io_uring", "EPERM", lambda: call(425, 1, ctypes.create_string_buffer(240))
-    )
     attack("T13", "handle page faults", "EPERM", lambda: system_call("userfaultfd"))
+    if has_own_kernel:
+        attacks_on_gvisor()
+    else:
+        attacks_on_the_hosts_kernel()
     attack(
         "T14",
         "change what handles crashes on the host",
@@ -348,16 +383,43 @@ def main(port: int) -> None:
     )
     attack("T14", "read the host's memory", "refused", lambda: opens("/proc/kcore", os.O_RDONLY))
     attack("T14", "change a control group", "none", writable_groups)
-    attack("T14", "find devices", "none", devices)
-    attack("T15", "make processes without number", "EAGAIN", processes)
     attack("T16", "make a file without end", "a limit", lambda: limit(resource.RLIMIT_FSIZE))
     attack("T16", "leave a memory image", "0", lambda: limit(resource.RLIMIT_CORE))
     attack("T03", "open files without number", "a limit", lambda: limit(resource.RLIMIT_NOFILE))
     attack("T26", "see processes of the host", "the guest as process 1", first_process)
     attack("T26", "see the server's environment", "none", environment)
     attack("T27", "write to the uploads", "EROFS", lambda: writes(UPLOADS + "/probe"))
-    print("\nPROBE " + json.dumps(found))
+
+
+def attacks_on_the_hosts_kernel() -> None:
+    attack("T13", "make system calls that are not needed", "Seccomp 2", filtered)
+    attack("T13", "make a user namespace", "EPERM", lambda: system_call("unshare"))
+    attack("T13", "make a block device", "EPERM", lambda: system_call("mknodat"))
+    attack("T13", "watch the kernel by perf", "EPERM", watch_by_perf)
+    attack("T13", "make an io_uring", "EPERM", io_uring)
+    attack("T14", "find devices", "none", devices)
+    processes_without_number()
+
+
+def attacks_on_gvisor() -> None:
+    """Make those that its kernel answers otherwise; processes without number come by themselves."""
+    attack("T13", "make system calls that are not needed", "answered by gVisor", is_gvisor)
+    own = "refused, or gVisor's own"
+    attack("T13", "make a user namespace", own, lambda: gvisors_own(lambda: system_call("unshare")))
+    attack("T13", "watch the kernel by perf", own, lambda: gvisors_own(watch_by_perf))
+    attack("T13", "make an io_uring", own, lambda: gvisors_own(io_uring))
+    attack("T13", "use a block device", "ENXIO", uses_device)
+    known = HARMLESS_DEVICES | GVISOR_DEVICES
+    attack("T14", "find devices", "none but gVisor's own", lambda: devices(known))
+
+
+def processes_without_number() -> None:
+    attack("T15", "make processes without number", "EAGAIN", processes)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    if sys.argv[2] == "processes":
+        processes_without_number()
+    else:
+        main(int(sys.argv[1]), sys.argv[2] == "own")
+    print("\nPROBE " + json.dumps(found))

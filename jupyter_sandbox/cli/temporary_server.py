@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..demo.assistant import Server
@@ -27,13 +27,15 @@ class ServerFailed(Exception):
 
 
 @contextlib.contextmanager
-def temporary_server(base: Path, engine: str) -> Iterator[Server]:
+def temporary_server(base: Path, engine: str, settings: Sequence[str] = ()) -> Iterator[Server]:
     """Run a server while the block runs; ``engine`` "" leaves it to the user's configuration.
 
     Parameters
     ----------
     base : Path
         A directory of this caller, for the server's files and its ``server.log``.
+    settings : sequence of str
+        Further settings, each as ``--Class.name=value``.
 
     Raises
     ------
@@ -48,6 +50,7 @@ def temporary_server(base: Path, engine: str) -> Iterator[Server]:
         *(f"--SandboxApp.data_dir={base / 'data'}", f"--SandboxApp.runtime_dir={base / 'run'}"),
         *([f"--SandboxApp.engine={engine}"] if engine else []),
         *(["--allow-root"] if os.getuid() == 0 else []),
+        *settings,
     ]
     environment = {**os.environ, "JUPYTER_TOKEN": token}
     with (base / "server.log").open("w") as log:

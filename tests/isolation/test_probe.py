@@ -33,9 +33,34 @@ def test_the_doctor_attacks_a_sandbox_and_prints_what_came_of_it(engine_name):
         assert words in done.stdout
 
 
-async def probed(api, port: int = 9) -> dict[str, object]:
+@pytest.mark.docker
+def test_the_doctor_attacks_gvisor_and_expects_what_holds_there():
+    done = run_doctor("--engine=docker", "--DockerEngine.oci_runtime=runsc")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tier      strongest" in done.stdout
+    assert "answered by gVisor\n" in done.stdout
+    assert "it ended; the next call works" in done.stdout
+    assert "all 39 attacks were contained" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--DockerEngine.oci_runtim=runsc", "there is no setting DockerEngine.oci_runtim"),
+        ("--DockerEngine.oci_runtime", "write --DockerEngine.oci_runtime=value"),
+        ("--engin=docker", "unknown option --engin"),
+    ],
+)
+def test_a_mistyped_setting_is_refused_and_nothing_else_is_attacked(words, said):
+    done = run_doctor(words)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+async def probed(api, port: int = 9, *, has_own_kernel: bool = False) -> dict[str, object]:
     conversation = await api.conversation()
-    for tool, arguments in calls(port):
+    for tool, arguments in calls(port, has_own_kernel=has_own_kernel):
         result = await api.call(conversation, tool, **arguments)
     return {each.attack: each for each in attempts(text_of(result))}
 
@@ -49,9 +74,17 @@ async def test_every_attack_is_contained(api):
     assert failed(await probed(api)) == set()
 
 
+@pytest.mark.docker
+@pytest.mark.parametrize("engine_name", ["docker"], indirect=False)
+async def test_a_kernel_that_only_claims_to_be_gvisor_is_seen(api, engine_name):
+    found = await probed(api, has_own_kernel=True)
+    assert failed(found) == {"make system calls that are not needed"}
+    assert found["make system calls that are not needed"].got != "answered by gVisor"
+
+
 def _docker_without(**changes):
-    def isolation():
-        return {**_ISOLATION(), **changes}
+    def isolation(settings):
+        return {**_ISOLATION(settings), **changes}
 
     return isolation
 
