@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from traitlets.config import Configurable
 
-from ..app import SandboxApp
+from .. import _jupyter_server_extension_points
 
 _SETTING = re.compile(r"--([A-Z]\w*)\.(\w+)(=.*)?", re.DOTALL)
 
@@ -35,7 +35,8 @@ def split_settings(words: Sequence[str], own: str) -> tuple[list[str], list[str]
     UnknownSetting
         A setting of the server is not one of this extension's.
     """
-    classes: tuple[type[Configurable], ...] = (SandboxApp, *SandboxApp.classes)
+    extension = _jupyter_server_extension_points()[0]["app"]
+    classes: tuple[type[Configurable], ...] = (extension, *extension.classes)
     names = {
         f"{each.__name__}.{trait}"
         for each in classes
