@@ -22,6 +22,10 @@ ENGINES = [
     pytest.param("docker", marks=pytest.mark.docker),
     pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
 ]
+# gVisor is slower and mostly the same to a server: only attacks that reach for the kernel run on it.
+on_gvisor_too = pytest.mark.parametrize(
+    "engine_name", [*ENGINES, pytest.param("gvisor", marks=pytest.mark.docker)], indirect=True
+)
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def short_dir():
 
 @pytest.fixture(params=ENGINES)
 def engine_name(request) -> str:
-    """The engine that a server test runs on: each test runs on all."""
+    """The engine that a server test runs on: each test runs on Docker (runc) and bubblewrap."""
     return request.param
 
 
@@ -49,7 +53,7 @@ def jp_server_config(engine_name, short_dir, sandbox_config):
     config = {
         "ServerApp": {"jpserver_extensions": {"jupyter_sandbox": True}},
         "SandboxApp": {
-            "engine": engine_name,
+            "engine": "docker" if engine_name == "gvisor" else engine_name,
             "data_dir": str(short_dir / "data"),
             "runtime_dir": str(short_dir / "run"),
             "start_timeout_seconds": 30.0,
@@ -57,6 +61,8 @@ def jp_server_config(engine_name, short_dir, sandbox_config):
         # Finding the presets' hosts asks pip and npm: a second that most tests do without.
         "SandboxEgress": {"presets": []},
     }
+    if engine_name == "gvisor":
+        config["DockerEngine"] = {"oci_runtime": "runsc"}
     for section, values in sandbox_config.items():
         config.setdefault(section, {}).update(values)
     return config

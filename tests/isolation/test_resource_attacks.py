@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import on_gvisor_too, text_of
 
 from .hostile_guest import MIB, Watch
 
@@ -154,6 +154,7 @@ async def test_a_cell_that_takes_all_memory_ends_and_the_next_one_runs(api):
 
 @pytest.mark.slow
 @attack("T17")
+@on_gvisor_too
 async def test_what_is_written_to_the_first_process_output_reaches_no_disk_of_the_host(api):
     hostile = await api.conversation()
     await api.bash(hostile, "true")
@@ -169,6 +170,7 @@ async def test_what_is_written_to_the_first_process_output_reaches_no_disk_of_th
 
 
 @attack("T02")
+@on_gvisor_too
 async def test_a_kernel_that_makes_links_of_its_sockets_leads_the_host_nowhere(api, short_dir):
     hostile = await api.conversation()
     secret = short_dir / "secret.sock"
@@ -197,6 +199,7 @@ async def test_a_kernel_that_makes_links_of_its_sockets_leads_the_host_nowhere(a
 
 
 @attack("T25")
+@on_gvisor_too
 async def test_a_setuid_file_and_a_closed_directory_cost_nothing(api, jp_serverapp):
     hostile = await api.conversation()
     out = "/mnt/user-data/outputs"
