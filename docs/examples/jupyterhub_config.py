@@ -11,8 +11,6 @@ settings = ["--SandboxApp.policy_file=/etc/jupyterhub/sandbox-policy.json"]
 
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
 c.Spawner.args = settings
-# Else the Hub does not tell a server who has logged in by cookie is an administrator.
-c.Spawner.oauth_client_allowed_scopes = ["read:users!user"]
 
 c.JupyterHub.services = [
     {
@@ -22,7 +20,6 @@ c.JupyterHub.services = [
             *(sys.executable, "-m", "jupyterhub.singleuser", *settings),
             f"--config={here / 'sandbox_service_config.py'}",
         ],
-        "oauth_client_allowed_scopes": ["read:users!user"],
         "oauth_no_confirm": True,
     },
 ]

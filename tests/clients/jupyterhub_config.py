@@ -36,12 +36,12 @@ def at_base(words):
     return [word.replace("/etc/jupyterhub", str(base)) for word in words]
 
 
-runtime_dir = f"--SandboxApp.runtime_dir={base}/r-"
-c.Spawner.args = [*at_base(c.Spawner.args), *test_settings, runtime_dir + "{username}"]
+test_settings.append(f"--SandboxApp.runtime_dir={base}/r")  # short, for sockets
+c.Spawner.args = [*at_base(c.Spawner.args), *test_settings]
 c.Spawner.environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
 service = c.JupyterHub.services[0]
 service["url"] = f"http://127.0.0.1:{ports[3]}"
-service["command"] = [*at_base(service["command"]), *test_settings, f"{runtime_dir}all"]
+service["command"] = [*at_base(service["command"]), *test_settings]
 service["environment"] = {
     "HOME": str(base / "all"),
     "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
