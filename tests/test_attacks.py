@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from tests.isolation.test_ordinary_user import AGAIN
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "isolation-attacks.md"
 BEGIN, END = "<!-- tests -->\n", "<!-- /tests -->\n"
@@ -23,7 +25,8 @@ def marked() -> dict[str, list[str]]:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 for number in numbers_of(node):
                     assert number in found, f"{path.name}::{node.name}: there is no {number}"
-                    found[number].append(f"{path.relative_to(ROOT / 'tests')}::{node.name}")
+                    test = f"{path.relative_to(ROOT / 'tests')}::{node.name}"
+                    found[number].append(f"`{test}` {engines_of(node, test)}".rstrip())
     return found
 
 
@@ -37,6 +40,35 @@ def numbers_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
         if isinstance(each, ast.Constant)
     ]
     return [number.upper() for number in numbers]
+
+
+# D: Docker with runc, G: Docker with gVisor, B: bubblewrap, U: bubblewrap of an ordinary user's server
+ENGINES_OF = {
+    "lab": "DGBU",
+    "isolating_lab": "DGBU",
+    "local_lab": "DGB",
+    "filtered_lab": "DBU",
+    "grouped_lab": "DB",
+    "container_lab": "DG",
+    "gvisor_lab": "G",
+    "bubblewrap_lab": "B",
+    "api": "DB",
+}
+
+
+def engines_of(node: ast.FunctionDef | ast.AsyncFunctionDef, test: str) -> str:
+    """Give on which engines a test runs: "(D B)"; "" for what no engine changes."""
+    if test.startswith("browser/"):
+        return ""
+    fixtures = {argument.arg for argument in node.args.args}
+    letters = set("".join(ENGINES_OF.get(fixture, "") for fixture in fixtures))
+    if "on_gvisor" in "".join(map(ast.unparse, node.decorator_list)):
+        letters.add("G")
+    if "gvisor_" in node.name:  # made for it alone
+        letters = {"G"}
+    if test in AGAIN:
+        letters.add("U")
+    return f"({' '.join(each for each in 'DGBU' if each in letters)})" if letters else ""
 
 
 def catalogue() -> dict[str, str]:
@@ -53,7 +85,7 @@ def table() -> str:
             lines.append(f"- **{number}**: none; what it attacks does not exist yet")
             continue
         lines.append(f"- **{number}**")
-        lines += [f"  - `{test}`" for test in sorted(set(tests))]
+        lines += [f"  - {test}" for test in sorted(set(tests))]
     return "\n".join(lines) + "\n"
 
 

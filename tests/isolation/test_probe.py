@@ -34,6 +34,7 @@ def test_the_doctor_attacks_a_sandbox_and_prints_what_came_of_it(engine_name):
 
 
 @pytest.mark.docker
+@attack("T01", "T05", "T06", "T12", "T13", "T14", "T15", "T27")
 def test_the_doctor_attacks_gvisor_and_expects_what_holds_there():
     done = run_doctor("--engine=docker", "--DockerEngine.oci_runtime=runsc")
     assert done.returncode == 0, done.stdout + done.stderr

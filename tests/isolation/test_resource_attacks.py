@@ -152,6 +152,20 @@ async def test_a_cell_that_takes_all_memory_ends_and_the_next_one_runs(api):
         assert "exec failed" not in shown
 
 
+@pytest.mark.docker
+@pytest.mark.parametrize("engine_name", ["gvisor"], indirect=True)
+@attack("T15")
+async def test_on_gvisor_a_memory_bomb_ends_the_sandbox_at_worst_and_the_next_call_says_so(api):
+    hostile = await api.conversation()
+    await api.bash(hostile, "true")
+    bomb, seconds, _ = COMMANDS["a memory bomb"]
+    async with watched(api):
+        shown = await api.bash(hostile, bomb, timeout_seconds=seconds)
+        after = await api.bash(hostile, "echo still here")
+    assert "still here" in after
+    assert "ended with" in shown or "The previous sandbox is gone" in after, shown + after
+
+
 @pytest.mark.slow
 @attack("T17")
 @on_gvisor_too
