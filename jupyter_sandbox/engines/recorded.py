@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ MARKER = "JUPYTER_SANDBOX_ID"
 EXIT_SECONDS = 10.0
 _LAUNCHER_SECONDS = 1.0
 _REMOVE_SECONDS = 300.0
+_QUIET_LOOKS = 5
+_LOOK_SECONDS = 0.01
 
 
 def to_sandbox(record: SandboxRecord) -> EngineSandbox:
@@ -69,9 +72,7 @@ def end(record: SandboxRecord) -> None:
     """Kill PID 1, with which the kernel ends all others, and wait for the launcher."""
     left = [process for process in (record.init, record.launcher) if process is not None]
     if not left:  # the server died between starting bubblewrap and writing it down
-        for launcher in process_table.find_by_environment(f"{MARKER}={record.sandbox_id}"):
-            found = map(process_table.identify, reversed(process_table.tree(launcher)))
-            left += [process for process in found if process is not None]
+        _end_unrecorded(f"{MARKER}={record.sandbox_id}")
     for process in left:
         process_table.signal_kill(process)
         with contextlib.suppress(OSError):
@@ -84,6 +85,24 @@ def end(record: SandboxRecord) -> None:
             process_table.wait(record.launcher, _LAUNCHER_SECONDS)
     if record.launcher is not None:
         children.forget(record.launcher)
+
+
+def _end_unrecorded(marker: str) -> None:
+    """Kill what was on its way to its gate, and what that has started meanwhile.
+
+    The launcher forks on its way, so a process can be born while we look: one that is left waits
+    for ever, with the sandbox's mounts. Hence looks until some in a row find none.
+    """
+    deadline = time.monotonic() + EXIT_SECONDS
+    quiet = 0
+    while quiet < _QUIET_LOOKS:
+        found = process_table.find_by_environment(marker)
+        for process in found:
+            process_table.kill_tree(process)
+        quiet = 0 if found else quiet + 1
+        if time.monotonic() > deadline:
+            raise Unavailable("the sandbox's processes could not be ended", status=504)
+        time.sleep(_LOOK_SECONDS)
 
 
 def delete(root: Path) -> None:
