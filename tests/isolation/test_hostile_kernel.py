@@ -127,7 +127,9 @@ async def test_an_idle_that_is_forged_ends_no_call_before_its_time(guest):
             "parent = kernel.get_parent()\nsay({'execution_state': 'idle'}, 'status')\n"
             "time.sleep(1)\nprint('the end')",
         )
-        assert outcome.text == "the end\n"
+        assert outcome.duration_seconds >= 1
+        # Output and reply come over two sockets: the forged idle may cost the cell its own last words.
+        assert outcome.text in ("the end\n", "")
 
 
 @attack("T19")
