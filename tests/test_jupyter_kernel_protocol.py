@@ -134,6 +134,16 @@ class TestIopubWelcome(jupyter_kernel_test.IopubWelcomeTests):
         cls.kc.stop_channels()
         cls.sandboxed.close()
 
+    def test_recv_iopub_welcome_msg(self) -> None:
+        """As upstream's, but a kernel that has just started may speak while it greets."""
+        self.kc.start_channels()
+        for _ in range(10):
+            message = self.kc.get_iopub_msg(timeout=30)
+            if message["header"]["msg_type"] == "iopub_welcome":
+                break
+            assert message["header"]["msg_type"] == "status"
+        assert message["header"]["msg_type"] == "iopub_welcome"
+
 
 class TestHeartbeat(TestCase):
     def test_the_heartbeat_beats_through_the_relay(self) -> None:
