@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 
 from benchmarks.server import remove_left
 
@@ -116,11 +117,18 @@ def running_hub() -> Iterator[Hub]:
         assert process.poll() is None, "the Hub ended"
         yield hub
     finally:
+        started = psutil.Process(process.pid).children(recursive=True)
         process.terminate()  # it stops the servers, the service and the proxy
         try:
             process.wait(_STOP_SECONDS)
-        finally:
+        except subprocess.TimeoutExpired:  # a slow machine: nothing of it may stay all the same
             process.kill()
+        finally:
+            for child in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            psutil.wait_procs(started, timeout=_STOP_SECONDS)
+            process.wait(_STOP_SECONDS)
             print(log.read_text(errors="replace")[-6000:])
             for data in base.glob("*/.local/share/jupyter/jupyter_sandbox"):
                 asyncio.run(remove_left("bubblewrap", data))
