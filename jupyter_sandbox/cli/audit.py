@@ -11,33 +11,23 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from jupyter_core.paths import jupyter_data_dir
 from traitlets import Int, Unicode
 
 from ..errors import SandboxError
 from ..stores.audit_log import MARK_NAME, read_mark
 from ..stores.audit_records import AuditRecords
-from ..stores.database import Database
 from ..stores.master_keys import load_master_keys
 from ..stores.schema import from_microseconds
-from ..stores.vault_opening import MASTER_KEY_NAME
+from .server_data import ServerDataApp
 from .strict_app import StrictApp
 
 
-class _AuditBase(StrictApp):
+class _AuditBase(ServerDataApp):
     """Base: opens the records that the server means."""
 
-    config_file_name = Unicode("jupyter_server_config")
-    data_dir = Unicode(help="As SandboxApp.data_dir.").tag(config=True)
     db_url = Unicode(help="As SandboxApp.db_url.").tag(config=True)
     master_key_file = Unicode(help="As SandboxApp.master_key_file.").tag(config=True)
-
-    @property
-    def directory(self) -> Path:
-        """The server's data directory."""
-        return Path(self._setting("data_dir") or Path(jupyter_data_dir()) / "jupyter_sandbox")
 
     def start(self) -> None:
         """Do it; exit with 1 and the reason if that cannot be, or the log is not whole."""
@@ -59,19 +49,9 @@ class _AuditBase(StrictApp):
     @asynccontextmanager
     async def records(self) -> AsyncIterator[AuditRecords]:
         """Open the records."""
-        url = self._setting("db_url") or f"sqlite:///{self.directory / 'sandbox.db'}"
-        file = Path(self._setting("master_key_file") or self.directory / MASTER_KEY_NAME)
-        database = Database(url)
-        await database.open()
-        try:
-            master = load_master_keys(file, os.environ, may_create=False)
+        async with self.database() as database:
+            master = load_master_keys(self.key_file, os.environ, may_create=False)
             yield AuditRecords(database.connections, master)
-        finally:
-            await database.close()
-
-    def _setting(self, name: str) -> str:
-        mine: str = getattr(self, name)
-        return mine or str(self.config.get("SandboxApp", {}).get(name, ""))
 
 
 class AuditVerifyApp(_AuditBase):

@@ -12,36 +12,27 @@ import os
 import sys
 from pathlib import Path
 
-from jupyter_core.paths import jupyter_data_dir
 from traitlets import Unicode
 
 from ..errors import SandboxError
 from ..policy.access_text import POLICY_NAME, PolicyTextError, parse_policy, with_flag
 from ..stores.audit_log import MARK_NAME, AuditLog
 from ..stores.audit_records import AuditRecords
-from ..stores.database import Database
 from ..stores.master_keys import load_master_keys
-from ..stores.vault_opening import MASTER_KEY_NAME
 from ..stores.whole_file import replace_text
+from .server_data import ServerDataApp
 from .strict_app import StrictApp
 
 
-class _PolicyFileApp(StrictApp):
+class _PolicyFileApp(ServerDataApp):
     """Base: finds the file that the server means."""
 
-    config_file_name = Unicode("jupyter_server_config")
     policy_file = Unicode(help="As SandboxApp.policy_file.").tag(config=True)
-    data_dir = Unicode(help="As SandboxApp.data_dir.").tag(config=True)
 
     @property
     def file(self) -> Path:
         """The file."""
-        data_dir = self._setting("data_dir") or Path(jupyter_data_dir()) / "jupyter_sandbox"
-        return Path(self._setting("policy_file") or Path(data_dir) / POLICY_NAME)
-
-    def _setting(self, name: str) -> str:
-        mine: str = getattr(self, name)
-        return mine or str(self.config.get("SandboxApp", {}).get(name, ""))
+        return Path(self.setting("policy_file") or self.directory / POLICY_NAME)
 
     def _read(self) -> str:
         try:
@@ -77,27 +68,16 @@ class _SwitchApp(_PolicyFileApp):
 
     async def _note(self) -> None:
         """Write it into the audit log, if a server has made one."""
-        data_dir = self.file.parent
-        if self._setting("data_dir"):
-            data_dir = Path(self._setting("data_dir"))
-        file = data_dir / "sandbox.db"
-        url = str(self.config.get("SandboxApp", {}).get("db_url", ""))
-        if not url and not file.exists():
+        if not self.setting("db_url") and not self.database_file.exists():
             return
-        keys = str(self.config.get("SandboxApp", {}).get("master_key_file", ""))
-        database = Database(url or f"sqlite:///{file}")
-        await database.open()
-        try:
-            keyring = Path(keys or data_dir / MASTER_KEY_NAME)
-            master = load_master_keys(keyring, os.environ, may_create=False)
+        async with self.database() as database:
+            master = load_master_keys(self.key_file, os.environ, may_create=False)
             records = AuditRecords(database.connections, master)
-            audit = AuditLog(records, data_dir / MARK_NAME, self.log)
+            audit = AuditLog(records, self.directory / MARK_NAME, self.log)
             user = f"{getpass.getuser()} at the command line"
             audit.note("policy_changed", user, switched_on=self.value)
             await audit.flush()
             await audit.close()
-        finally:
-            await database.close()
 
 
 class EnableApp(_SwitchApp):
