@@ -27,6 +27,7 @@ from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
+from .conversations.housekeeping import Housekeeping
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
 from .conversations.message_feeds import MessageFeeds
@@ -41,6 +42,7 @@ from .engines.docker import DockerEngine
 from .engines.selection import Choice, choose
 from .errors import Unavailable
 from .events.emitting import AuditEvents
+from .lifecycle_settings import SandboxLifecycle
 from .models import Caller
 from .policy.access_text import POLICY_NAME
 from .policy.certificates import BundleRefused
@@ -58,8 +60,10 @@ from .settings import SandboxEgress, SandboxLimits, SandboxPreviews, SandboxReso
 from .stores.audit_log import MARK_NAME, AuditLog
 from .stores.audit_records import AuditRecords
 from .stores.database import Database
+from .stores.leases import Leases
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from .stores.message_records import MessageRecords
+from .stores.server_marks import ServerMarks
 from .stores.share_records import ShareRecords
 from .stores.upload_records import UploadRecords
 from .stores.vault_opening import open_vault
@@ -82,6 +86,7 @@ class SandboxApp(ExtensionApp):
     load_other_extensions = True
     classes = [  # noqa: RUF012
         SandboxLimits,
+        SandboxLifecycle,
         SandboxResources,
         SandboxEgress,
         SandboxPreviews,
@@ -186,6 +191,7 @@ class SandboxApp(ExtensionApp):
     def initialize_settings(self) -> None:
         """Give handlers a way to this app; a wrong setting fails here, at the server's start."""
         self._limits = SandboxLimits(parent=self).to_limits()
+        self._lifecycle = SandboxLifecycle(parent=self).to_lifecycle()
         resources = SandboxResources(parent=self)
         self._resources = resources.to_resources()
         self._host_free_bytes = resources.host_free_bytes
@@ -233,6 +239,7 @@ class SandboxApp(ExtensionApp):
         services, self._services = self._services, None
         if services is None:
             return
+        await services.housekeeping.close()
         await services.sweeping.close()
         await services.state_counts.close()
         await services.disk_guard.close()
@@ -250,6 +257,7 @@ class SandboxApp(ExtensionApp):
         await services.journal.close()
         await services.audit.close()
         await services.database.close()
+        services.marks.clear()
 
     async def _build(self) -> Services:
         data_dir, runtime_dir = Path(self.data_dir), Path(self.runtime_dir)
@@ -303,9 +311,13 @@ class SandboxApp(ExtensionApp):
         messages = MessageRecords(database.connections)
         journal, message_feeds = Journal(messages, self.log), MessageFeeds(messages)
         journal.on_written = message_feeds.written
+        marks = ServerMarks(runtime_dir, secrets.token_hex(8))
+        await asyncio.to_thread(marks.set)
         around = Surroundings(
-            database, sandboxes, placing, journal, secrets.token_hex(8), self.log, audit
+            database, sandboxes, placing, journal, marks.process_id, self.log, audit
         )
+        housekeeping = Housekeeping(Leases(database.connections), marks.process_id, self.log)
+        housekeeping.start()
         conversations = Conversations(around, vault, Rates(self._limits))
         calls = Calls(conversations, database, vault, journal, self._limits, self.log, audit)
         changed = calls.capacity.forget
@@ -338,6 +350,8 @@ class SandboxApp(ExtensionApp):
             audit=audit,
             disk_guard=disk_guard,
             state_counts=StateCounts(database),
+            marks=marks,
+            housekeeping=housekeeping,
             sweeping=Sweeping(database, records, vault, placing, self.log),
             previews=FilePreviews(self._previews.html_scripts, self.log),
             limits=self._limits,

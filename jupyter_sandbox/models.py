@@ -35,6 +35,14 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Lifecycle:
+    """When a sandbox that nobody uses rests and ends; in seconds, 0: never."""
+
+    suspend_seconds: float = 900.0
+    terminate_seconds: float = 30 * 86400.0
+
+
+@dataclass(frozen=True)
 class Caller:
     """Who asks: whose conversations, in which groups, and whether they administer the server."""
 

@@ -10,6 +10,7 @@ from jupyter_server.base.handlers import JupyterHandler
 from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversations import Conversations
+from .conversations.housekeeping import Housekeeping
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
 from .conversations.message_feeds import MessageFeeds
@@ -23,6 +24,7 @@ from .sandbox.disk_guard import DiskGuard
 from .stores.audit_log import AuditLog
 from .stores.database import Database
 from .stores.file_store import FileStore
+from .stores.server_marks import ServerMarks
 from .tools.calls import Calls
 from .tools.five_steps import FiveSteps
 from .tools.notebooks import Notebooks
@@ -59,6 +61,8 @@ class Services:
     kernels: Kernels
     files: FileStore
     audit: AuditLog
+    marks: ServerMarks
+    housekeeping: Housekeeping
     sweeping: Sweeping
     state_counts: StateCounts
     disk_guard: DiskGuard

@@ -44,12 +44,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     # the edges
     "services": {"tools", "conversations", "sandbox", _INTERFACE, *_GROUND, *_ASKED},
     "settings": {_INTERFACE, "policy", *_GROUND},
+    "lifecycle_settings": _GROUND,
     "client": set(),  # it speaks HTTP, from wherever it is installed
     "demo": set(),  # it speaks HTTP, as any assistant does
     "cli": {"demo", "policy", "stores", "__init__", *_GROUND},
     "testing": {"engines", "sandbox", "conversations", "tools", *_GROUND, *_ASKED},
     "app": {
         *("routes", "tools", "conversations", "sandbox", "engines", "services", "settings"),
+        "lifecycle_settings",
         "events",
         *_GROUND,
         *_ASKED,

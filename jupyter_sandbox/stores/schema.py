@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision in ``migrations/versions``."""
 
 metadata = sa.MetaData()
@@ -149,6 +149,14 @@ audit_head = sa.Table(
     sa.Column("seal", sa.String(64), nullable=False),
     sa.Column("master_key_id", sa.String(32), nullable=False),
     sa.Column("wrapped_key", sa.LargeBinary(64), nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("holder", sa.String(64), nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
 )
 
 
