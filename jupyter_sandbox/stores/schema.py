@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision in ``migrations/versions``."""
 
 metadata = sa.MetaData()
@@ -127,6 +127,18 @@ messages = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     # Bytes of this body and all before it, also of those that are no longer kept.
     sa.Column("upto_bytes", sa.BigInteger, nullable=False),
+)
+
+pool_sandboxes = sa.Table(
+    "pool_sandboxes",
+    metadata,
+    sa.Column("sandbox_id", sa.String(32), primary_key=True),
+    sa.Column("installation", sa.String(32), nullable=False),
+    sa.Column("engine", sa.String(64), nullable=False),
+    sa.Column("recipe", sa.String(64), nullable=False),
+    sa.Column("holder", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
 )
 
 audit = sa.Table(
