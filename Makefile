@@ -2,6 +2,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PORT ?= 8888
+TEST_WORKERS ?= 2
 # A token of your own: make run TOKEN=…; else a new one each time.
 TOKEN := $(or $(TOKEN),$(shell python3 -c 'import secrets; print(secrets.token_hex(16))'))
 # A company's private certificate authority, for the image and the sandboxes.
@@ -51,10 +52,11 @@ image: $(VENV)/.ready
 	  $(if $(EXTRA_CA),--extra-ca-bundle=$(EXTRA_CA))
 
 # Everything, on both engines. Needs root (or a Docker Engine that is there already).
+# Two tests at a time, a file in one worker; those marked `alone` by themselves.
 test: $(VENV)/.ready
 	bash .ci/bootstrap.sh
 	$(MAKE) image labextension
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # What needs neither Docker nor bubblewrap.
 test-fast: $(VENV)/.ready

@@ -16,7 +16,7 @@ from tornado.httpclient import HTTPClientError
 
 from jupyter_sandbox.errors import Unavailable
 
-pytest_plugins = ["pytest_jupyter.jupyter_server"]
+pytest_plugins = ["pytest_jupyter.jupyter_server", "tests.taking_turns"]
 
 ENGINES = [
     pytest.param("docker", marks=pytest.mark.docker),

@@ -418,6 +418,7 @@ async def test_an_error_of_the_sink_passes_and_the_next_call_works(tmp_path: Pat
         assert (await files.stat(str(tmp_path / "f"))).size_bytes == 5 * MIB
 
 
+@pytest.mark.alone
 async def test_five_kilobytes_take_no_more_than_milliseconds(tmp_path: Path) -> None:
     content = b"".join(b"line %04d of a file of five kilobytes\n" % n for n in range(130))
     path = str(tmp_path / "f")

@@ -285,6 +285,7 @@ async def test_administrators_read_and_change_the_policy_and_others_do_not(user)
 
 
 @attack("T26")
+@pytest.mark.alone
 async def test_foreign_and_missing_cannot_be_told_apart_by_time(user):
     """1,000 tries of each, taken in turn: the medians differ by less than the spread of one."""
     conversation = await conversation_of(user("alice"))

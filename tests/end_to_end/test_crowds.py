@@ -8,9 +8,12 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from tests.attacks import attack
 from tests.conftest import text_of
+
+pytestmark = pytest.mark.alone
 
 
 async def test_fifty_calls_at_once_into_one_conversation_provision_once(api, jp_serverapp):

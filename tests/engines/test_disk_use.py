@@ -130,6 +130,7 @@ async def test_kills_for_memory_and_refused_processes_are_counted(grouped_lab: L
         assert found.processes_refused >= 1
 
 
+@pytest.mark.alone
 async def test_sixty_thousand_files_are_measured_in_a_moment_and_off_the_loop(tmp_path: Path):
     for d in range(60):
         (tmp_path / str(d)).mkdir()

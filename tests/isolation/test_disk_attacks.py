@@ -10,6 +10,8 @@ import pytest
 
 from tests.attacks import attack
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024**2
 LIMIT = 128 * MIB
 

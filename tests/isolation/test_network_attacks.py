@@ -21,7 +21,7 @@ import pytest
 from tests.attacks import attack
 from tests.conftest import on_gvisor_too
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from tests.conftest import on_gvisor_too, text_of
 
 from .hostile_guest import MIB, Watch
 
+pytestmark = pytest.mark.alone
+
 MOST_GROWN = 100 * MIB
 LONGEST_SECONDS = 0.3  # that the loop may be kept from others, in its own time
 NEIGHBOUR_SECONDS = 5.0  # for `echo`, on a machine whose cores are all taken
