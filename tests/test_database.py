@@ -219,6 +219,16 @@ async def test_a_state_moves_only_from_the_expected_one(tmp_path):
         assert sum(await asyncio.gather(*both)) == 1
 
 
+async def test_a_state_moves_only_if_no_use_was_noted_since(tmp_path):
+    clock = Clock()
+    async with opened(tmp_path, clock) as database:
+        id = (await one(database)).conversation_id
+        seen, later = clock.now, clock.now + timedelta(microseconds=1)
+        await database.touch(id, later)
+        assert not await database.set_state(id, "absent", "running", unused_since=seen)
+        assert await database.set_state(id, "absent", "running", unused_since=later)
+
+
 CLAIMER = """
 import asyncio, sys
 from jupyter_sandbox.stores.database import Database

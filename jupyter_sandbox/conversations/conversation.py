@@ -125,8 +125,19 @@ class Conversation:
         async with self._lock:
             await self._let_go()
 
-    async def suspend(self, actor: str = "") -> None:
+    @property
+    def is_busy(self) -> bool:
+        """Whether this process runs something in the sandbox, or is about to."""
+        sandbox = self._sandbox
+        return bool(self.users or (self.is_attached and sandbox and sandbox.python.is_busy))
+
+    async def suspend(self, actor: str = "", unused_since: datetime | None = None) -> None:
         """Let the sandbox stand still, with all that runs in it; the next use wakes it.
+
+        Parameters
+        ----------
+        unused_since : datetime, optional
+            Only if no use was noted after that.
 
         Raises
         ------
@@ -138,14 +149,12 @@ class Conversation:
             if record.state == State.SUSPENDED:
                 return
             self._require_state(record, State.RUNNING)
-            if self.users or (self.is_attached and self._sandbox and self._sandbox.python.is_busy):
-                raise InvalidRequest(
-                    "Something runs in this sandbox; wait for its end, or cancel it.", status=409
-                )
+            self._require_idle()
             await self._let_go()  # from its first step on, new uses wait for the lock
             database = self._around.database
-            moved = await database.set_state(self.conversation_id, State.RUNNING, State.SUSPENDED)
-            if not moved:
+            if not await database.set_state(
+                *(self.conversation_id, State.RUNNING, State.SUSPENDED), unused_since=unused_since
+            ):
                 raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
             try:
                 await self._around.sandboxes.pause(record.sandbox_id)
@@ -164,15 +173,27 @@ class Conversation:
             async with self.use():
                 pass
 
-    async def terminate(self, actor: str = "") -> None:
+    async def terminate(
+        self,
+        actor: str = "",
+        why: str = "it was ended by hand",
+        unused_since: datetime | None = None,
+    ) -> None:
         """End the sandbox with all that runs in it; the next call makes a new one and says so.
 
         Uploads and shared files stay. Without a sandbox there is nothing to do.
 
+        Parameters
+        ----------
+        why : str
+            Half a sentence for the next result.
+        unused_since : datetime, optional
+            Only if nothing runs in it and no use was noted after that.
+
         Raises
         ------
         InvalidRequest
-            409: one is being made just now.
+            409: one is being made just now, or it is in use.
         """
         around = self._around
         async with self._lock:
@@ -181,11 +202,15 @@ class Conversation:
                 return
             endable = (State.RUNNING, State.SUSPENDED, State.ERROR)
             self._require_state(record, *endable)
+            if unused_since is not None:
+                self._require_idle()
             await self._let_go()
-            if not await around.database.set_state(self.conversation_id, endable, State.TERMINATED):
+            if not await around.database.set_state(
+                *(self.conversation_id, endable, State.TERMINATED), unused_since=unused_since
+            ):
                 raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
             if record.state != State.ERROR:
-                notice = replaced_sandbox("it was ended by hand")
+                notice = replaced_sandbox(why)
                 await around.database.add_notice(self.conversation_id, notice)
                 self.has_notice = True
                 self._tell(notice)
@@ -347,6 +372,12 @@ class Conversation:
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
             await sandbox.detach()
+
+    def _require_idle(self) -> None:
+        if self.is_busy:
+            raise InvalidRequest(
+                "Something runs in this sandbox; wait for its end, or cancel it.", status=409
+            )
 
     def _require_state(self, record: ConversationRecord, *states: State) -> None:
         if record.state not in states:

@@ -215,14 +215,19 @@ class Database:
         new: str,
         *,
         forget_sandbox: bool = False,
+        unused_since: datetime | None = None,
     ) -> bool:
         """Move from ``expected`` (one or several) to ``new``; False if it was in another state.
 
-        A claim ends with it. ``forget_sandbox`` empties the sandbox id in the same step.
+        A claim ends with it. ``forget_sandbox`` empties the sandbox id in the same step. With
+        ``unused_since`` it moves only if no use was noted after that.
         """
         states = [expected] if isinstance(expected, str) else list(expected)
         statement = sql.SET_STATE_WITHOUT_SANDBOX if forget_sandbox else sql.SET_STATE
-        values = {"id": conversation_id, "expected": states, "new_state": new}
+        values: dict[str, Any] = {"id": conversation_id, "expected": states, "new_state": new}
+        if unused_since is not None:
+            statement = sql.SET_STATE_IF_UNUSED
+            values["unused_since"] = to_microseconds(unused_since)
         return await self._change(statement, values)
 
     # --- notices

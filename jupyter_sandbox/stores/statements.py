@@ -94,6 +94,7 @@ SET_STATE = (
     .where(_ID, c.state.in_(bindparam("expected", expanding=True)))
     .values(state=_param("state"), claimed_by="", claimed_until=None)
 )
+SET_STATE_IF_UNUSED = SET_STATE.where(c.used_at <= bindparam("unused_since"))
 SET_STATE_WITHOUT_SANDBOX = SET_STATE.values(sandbox_id="")
 
 # --- notices
