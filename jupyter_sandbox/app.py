@@ -313,10 +313,8 @@ class SandboxApp(ExtensionApp):
         journal.on_written = message_feeds.written
         marks = ServerMarks(runtime_dir, secrets.token_hex(8))
         await asyncio.to_thread(marks.set)
-        around = Surroundings(
-            database, sandboxes, placing, journal, marks.process_id, self.log, audit
-        )
-        housekeeping = Housekeeping(Leases(database.connections), marks.process_id, self.log)
+        around = Surroundings(database, sandboxes, placing, journal, marks, self.log, audit)
+        housekeeping = Housekeeping(Leases(database.connections), marks, self.log)
         housekeeping.start()
         conversations = Conversations(around, vault, Rates(self._limits))
         calls = Calls(conversations, database, vault, journal, self._limits, self.log, audit)

@@ -191,6 +191,39 @@ async def test_one_of_many_callers_may_provision_until_its_lease_is_over(tmp_pat
         assert [r.conversation_id for r in await database.conversations_with_sandbox()] == [id]
 
 
+async def test_the_claim_of_a_server_that_ended_can_be_taken_and_given_up_at_once(tmp_path):
+    async with opened(tmp_path) as database:
+        id = (await one(database)).conversation_id
+        assert await database.claim_provisioning(id, "one", 30)
+        assert not await database.claim_provisioning(id, "two", 30, ended="another")
+        assert await database.claim_provisioning(id, "two", 30, ended="one")
+        assert not await database.give_up_claim(id, "one"), "it is two's now"
+        assert await database.give_up_claim(id, "two")
+        record = await database.conversation(id)
+        assert record is not None
+        assert (record.state, record.claimed_by, record.claimed_until) == ("error", "", None)
+        assert await database.claim_provisioning(id, "two", 30, ended="")
+
+
+async def test_a_sandbox_is_lost_once_and_never_the_one_that_follows(tmp_path):
+    async with opened(tmp_path) as database:
+        id = (await one(database)).conversation_id
+        first, second = "ab" * 12, "cd" * 12
+        for generation, sandbox_id in enumerate((first, second), start=1):
+            assert await database.claim_provisioning(id, "s", 30)
+            assert not await database.lose_sandbox(id, sandbox_id)
+            assert await database.set_running(
+                id, server="s", sandbox_id=sandbox_id, engine="docker", generation=generation
+            )
+            if sandbox_id == first:
+                lost = await asyncio.gather(*(database.lose_sandbox(id, first) for _ in range(5)))
+                assert sum(lost) == 1
+        assert not await database.lose_sandbox(id, first)
+        record = await database.conversation(id)
+        assert record is not None
+        assert (record.state, record.sandbox_id) == ("running", second)
+
+
 @pytest.mark.parametrize("state", ["absent", "terminated", "error"])
 async def test_what_has_no_sandbox_can_be_provisioned(tmp_path, state):
     async with opened(tmp_path) as database:

@@ -138,7 +138,9 @@ async def test_a_chore_is_done_by_one_server_and_by_the_other_when_that_stops(sh
         async def work() -> None:
             done.append(name)
 
-        keeping = Housekeeping(await store.leases(), name, LOG)
+        marks = ServerMarks(short_dir, name)
+        marks.set()
+        keeping = Housekeeping(await store.leases(), marks, LOG)
         keeping.add("sweep", 5, work)
         return keeping
 
@@ -153,6 +155,33 @@ async def test_a_chore_is_done_by_one_server_and_by_the_other_when_that_stops(sh
     await store.close()
 
 
+async def test_the_chore_of_a_server_that_died_is_done_by_another_at_once(short_dir):
+    store = Store(short_dir / "db")
+    marks = {name: ServerMarks(short_dir, name) for name in ("one", "two", "three")}
+    done: list[str] = []
+
+    async def server(name: str) -> Housekeeping:
+        async def work() -> None:
+            done.append(name)
+
+        marks[name].set()
+        keeping = Housekeeping(await store.leases(), marks[name], LOG)
+        keeping.add("sweep", 300, work)
+        return keeping
+
+    one, two, three = [await server(name) for name in marks]
+    assert await one.run_now("sweep")
+    assert not await two.run_now("sweep")
+    marks["one"].clear()  # it died: its lease has not lapsed
+    taken = await asyncio.gather(two.run_now("sweep"), three.run_now("sweep"))
+    assert sorted(taken) == [False, True], "one of those that are left does it"
+    assert done[0] == "one"
+    assert len(done) == 2
+    for keeping in (two, three):
+        await keeping.close()
+    await store.close()
+
+
 async def test_a_chore_of_each_server_needs_no_lease(short_dir):
     store = Store(short_dir / "db")
     done: list[int] = []
@@ -161,7 +190,7 @@ async def test_a_chore_of_each_server_needs_no_lease(short_dir):
         done.append(1)
 
     for name in ("one", "two"):
-        keeping = Housekeeping(await store.leases(), name, LOG)
+        keeping = Housekeeping(await store.leases(), ServerMarks(short_dir, name), LOG)
         keeping.add("touch", 5, work, alone=False)
         assert await keeping.run_now("touch")
         await keeping.close()
@@ -184,7 +213,7 @@ async def test_a_chore_that_fails_is_done_again_and_disturbs_no_other(short_dir,
     async def sound() -> None:
         rounds.append("sound")
 
-    keeping = Housekeeping(await store.leases(), "one", LOG)
+    keeping = Housekeeping(await store.leases(), ServerMarks(short_dir, "one"), LOG)
     keeping.add("broken", 0.01, broken)
     keeping.start()
     keeping.start()
@@ -204,7 +233,7 @@ async def test_a_round_that_takes_long_keeps_its_lease(short_dir, monkeypatch):
     leases._clock = lambda: datetime.now(UTC)
     other = Leases(leases._connections)
     release = asyncio.Event()
-    keeping = Housekeeping(leases, "one", LOG)
+    keeping = Housekeeping(leases, ServerMarks(short_dir, "one"), LOG)
     keeping.add("long", 0.01, release.wait)  # type: ignore[arg-type]
     keeping.start()
     async with asyncio.timeout(10):

@@ -20,9 +20,10 @@ from ..errors import InvalidRequest, NotFound, SandboxError, Unavailable
 from ..models import ConversationRecord
 from ..policy.clipping import clip_text
 from ..sandbox.sandbox import Sandbox
-from ..sandbox.sandboxes import Sandboxes
+from ..sandbox.sandboxes import Sandboxes, SilentGuest
 from ..stores.audit_log import AuditLog
 from ..stores.database import Database
+from ..stores.server_marks import ServerMarks
 from .journal import Journal
 from .notices import first_sandbox, lost_files, replaced_sandbox, woken_sandbox
 from .placing import Placing
@@ -41,7 +42,7 @@ class Surroundings:
     sandboxes: Sandboxes
     placing: Placing
     journal: Journal
-    server_id: str
+    marks: ServerMarks
     log: logging.Logger
     audit: AuditLog
 
@@ -242,7 +243,8 @@ class Conversation:
                     continue  # it was lost: the state says so now
             elif record.state in PROVISIONABLE or record.state == State.STARTING:
                 if not await database.claim_provisioning(
-                    self.conversation_id, self._around.server_id, _CLAIM_SECONDS
+                    *(self.conversation_id, self._around.marks.process_id, _CLAIM_SECONDS),
+                    ended=self._ended_claim(record),
                 ):
                     await asyncio.sleep(_POLL_SECONDS)  # somebody else does it: wait for theirs
                     continue
@@ -260,20 +262,27 @@ class Conversation:
             self._sandbox = await self._attach(record)
         return self._sandbox
 
-    async def _attach(self, record: ConversationRecord) -> Sandbox | None:
-        """Attach to the recorded sandbox; None, with the loss recorded, when it is gone."""
+    async def _attach(self, record: ConversationRecord, is_patient: bool = False) -> Sandbox | None:
+        """Attach to the recorded sandbox; None, with the loss recorded, when it is gone.
+
+        A suspended one is recorded as running before it is let go on, as it is recorded as
+        suspended before it stands: whoever finds the engine at odds with the record, after a crash
+        or in the middle of it, lets the engine follow the record. With ``is_patient`` one that
+        runs and does not answer is not lost: ``SilentGuest``.
+        """
         around = self._around
+        woken = record.state == State.SUSPENDED and await around.database.set_state(
+            self.conversation_id, State.SUSPENDED, State.RUNNING
+        )
         why = ""
         try:
             sandbox = await around.sandboxes.attach(record.sandbox_id, self.conversation_id)
-        except Unavailable as exc:
-            if exc.status != 504:
-                raise  # the engine does not answer: nothing is known to be lost
+        except SilentGuest:  # of any other error nothing is known to be lost
+            if is_patient:
+                raise
             sandbox, why = None, "it did not answer any more"
         if sandbox is not None:
-            if record.state == State.SUSPENDED and await around.database.set_state(
-                self.conversation_id, State.SUSPENDED, State.RUNNING
-            ):
+            if woken:
                 await around.database.add_notice(self.conversation_id, woken_sandbox())
                 self.has_notice = True
                 self._tell(woken_sandbox())
@@ -283,9 +292,7 @@ class Conversation:
             return sandbox
         why = why or await around.sandboxes.why_gone(record.sandbox_id)
         around.log.warning("conversation %s: sandbox lost: %s", self.conversation_id, why)
-        if await around.database.set_state(
-            self.conversation_id, State(record.state), State.TERMINATED
-        ):
+        if await around.database.lose_sandbox(self.conversation_id, record.sandbox_id):
             await around.database.add_notice(self.conversation_id, replaced_sandbox(why))
             self.has_notice = True
             self._tell(replaced_sandbox(why))
@@ -303,7 +310,7 @@ class Conversation:
             if record.sandbox_id:
                 await around.sandboxes.remove(record.sandbox_id)
             if not await around.database.set_intent(
-                self.conversation_id, around.server_id, sandbox_id
+                self.conversation_id, around.marks.process_id, sandbox_id
             ):
                 raise Unavailable("another server took over the provisioning; try again")
             sandbox, lost = await around.placing.create(self.conversation_id, sandbox_id)
@@ -321,7 +328,7 @@ class Conversation:
         try:
             kept = await around.database.set_running(
                 self.conversation_id,
-                server=around.server_id,
+                server=around.marks.process_id,
                 sandbox_id=sandbox_id,
                 engine=around.sandboxes.engine.name,
                 generation=record.generation + 1,
@@ -349,7 +356,7 @@ class Conversation:
             await asyncio.sleep(_CLAIM_SECONDS / 3)
             with contextlib.suppress(Unavailable):
                 await self._around.database.extend_claim(
-                    self.conversation_id, self._around.server_id, _CLAIM_SECONDS
+                    self.conversation_id, self._around.marks.process_id, _CLAIM_SECONDS
                 )
 
     async def _note_failure(self, exc: BaseException) -> None:
@@ -359,7 +366,9 @@ class Conversation:
             "conversation %s: no sandbox: %s %s", self.conversation_id, exc, detail
         )
         with contextlib.suppress(SandboxError):
-            await self._around.database.set_state(self.conversation_id, State.STARTING, State.ERROR)
+            await self._around.database.give_up_claim(
+                self.conversation_id, self._around.marks.process_id
+            )
 
     async def _record(self) -> ConversationRecord:
         record = await self._around.database.conversation(self.conversation_id)
@@ -378,6 +387,15 @@ class Conversation:
             raise InvalidRequest(
                 "Something runs in this sandbox; wait for its end, or cancel it.", status=409
             )
+
+    def _ended_claim(self, record: ConversationRecord) -> str:
+        """Give who holds the claim if nobody provisions by it any more, else ""; the lock is held.
+
+        A server that has ended, however it ended; or this one, of which only the holder of the
+        lock provisions.
+        """
+        marks, holder = self._around.marks, record.claimed_by
+        return "" if holder != marks.process_id and marks.is_alive(holder) else holder
 
     def _require_state(self, record: ConversationRecord, *states: State) -> None:
         if record.state not in states:

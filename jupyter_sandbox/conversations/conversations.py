@@ -120,16 +120,25 @@ class Conversations:
         return await self.find(owner, conversation_id)
 
     async def delete(self, owner: str, conversation_id: str) -> None:
-        """Remove everything: sandbox, files and their key, records."""
+        """Remove everything: sandbox, files and their key, records.
+
+        The record goes before the files, and their key with it: a conversation is never there with
+        a part of its files, and files that are left are without a record, which is swept.
+        """
         await self.find(owner, conversation_id)
         conversation = self.live(conversation_id)
         await conversation.delete()
-        await self._files.remove_conversation(conversation_id)
         with contextlib.suppress(SandboxError):  # what waits there names its owner by this record
             await self._around.audit.flush()
         await self._around.database.delete_conversation(conversation_id)
-        self._around.audit.note("conversation_deleted", owner, conversation_id)
         self._live.pop(conversation_id, None)
+        self._around.audit.note("conversation_deleted", owner, conversation_id)
+        try:
+            await self._files.remove_conversation(conversation_id)
+        except (SandboxError, OSError) as exc:
+            self._around.log.warning(
+                "conversation %s: deleted; its files are removed later: %r", conversation_id, exc
+            )
 
     def live(self, conversation_id: str) -> Conversation:
         """Give the live object of a conversation that was found."""

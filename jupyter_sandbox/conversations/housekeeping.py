@@ -1,7 +1,7 @@
 """What a server does now and then, in the background: chores, each in rounds of its own.
 
 It knows when, and no chore. The rules: a chore that is to be done by one server of several holds a
-lease from round to round, so that another goes on when its server dies; a chore that fails is
+lease from round to round, which another takes over when that server has died; a chore that fails is
 logged and tried again in its next round; no chore waits for another.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ..errors import SandboxError
 from ..stores.leases import Leases
+from ..stores.server_marks import ServerMarks
 
 _LEASE_ROUNDS = 3  # so many rounds may be late before another server takes a chore over
 _LEAST_LEASE_SECONDS = 30.0
@@ -41,13 +42,14 @@ class Housekeeping:
     Parameters
     ----------
     leases : Leases
-    holder : str
-        This server process.
+    marks : ServerMarks
+        Of this server process, which holds the leases.
     """
 
-    def __init__(self, leases: Leases, holder: str, log: logging.Logger) -> None:
+    def __init__(self, leases: Leases, marks: ServerMarks, log: logging.Logger) -> None:
         self._leases = leases
-        self._holder = holder
+        self._marks = marks
+        self._holder = marks.process_id
         self._log = log
         self._chores: dict[str, Chore] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -84,7 +86,7 @@ class Housekeeping:
         if not chore.alone:
             await chore.work()
             return True
-        if not await self._leases.take(self._lease(chore), self._holder, chore.lease_seconds):
+        if not await self._take(chore):
             return False
         holding = asyncio.ensure_future(self._hold(chore))
         try:
@@ -116,6 +118,15 @@ class Housekeeping:
             except Exception:  # a mistake in one round must not end all later ones
                 self._log.exception("chore %s failed", chore.name)
             await asyncio.sleep(chore.every_seconds)
+
+    async def _take(self, chore: Chore) -> bool:
+        name, seconds = self._lease(chore), chore.lease_seconds
+        if await self._leases.take(name, self._holder, seconds):
+            return True
+        other = await self._leases.holder(name)
+        if other and self._marks.is_alive(other):
+            return False
+        return await self._leases.take(name, self._holder, seconds, ended=other)
 
     async def _hold(self, chore: Chore) -> None:
         """Go on with the lease of a round that takes long."""

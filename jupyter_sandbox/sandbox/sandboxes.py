@@ -70,6 +70,10 @@ class SandboxSettings:
     env: dict[str, str] = field(default_factory=dict)
 
 
+class SilentGuest(Unavailable):
+    """An environment runs, but its guest does not dial."""
+
+
 class Sandboxes:
     """Makes and finds sandboxes.
 
@@ -142,7 +146,15 @@ class Sandboxes:
     async def attach(
         self, sandbox_id: str, conversation_id: str, timeout_seconds: float = 10.0
     ) -> Sandbox | None:
-        """Give a sandbox that another or an earlier process made; None when it is not there."""
+        """Give a sandbox that another or an earlier process made; None when it is not there.
+
+        Raises
+        ------
+        SilentGuest
+            It is there, and does not answer in time.
+        Unavailable
+            Its engine does not answer.
+        """
         found = await _bounded(self.engine.inspect(sandbox_id))
         if found is None or found.state is EngineState.EXITED:
             return None
@@ -153,8 +165,10 @@ class Sandboxes:
         try:
             await sandbox.link.wait_connected(timeout_seconds)
             await self.way_out.wait_opened(sandbox_id)
-        except BaseException:
+        except BaseException as exc:
             await asyncio.shield(sandbox.detach())
+            if isinstance(exc, Unavailable):
+                raise SilentGuest(exc.message, status=504, detail=exc.detail) from exc
             raise
         self.attached[sandbox_id] = sandbox
         return sandbox

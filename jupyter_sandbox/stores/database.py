@@ -152,12 +152,13 @@ class Database:
     # --- who provisions, and states
 
     async def claim_provisioning(
-        self, conversation_id: str, server: str, lease_seconds: float
+        self, conversation_id: str, server: str, lease_seconds: float, ended: str = ""
     ) -> bool:
         """Take the right to provision: of many that ask, in any process, one gets True.
 
-        It is there to take while the state is absent, terminated or error, or when the lease of
-        whoever took it is over. The state is ``starting`` from here on.
+        It is there to take while the state is absent, terminated or error, when the lease of
+        whoever took it is over, and while it is held by ``ended``, a server that is known to live
+        no more. The state is ``starting`` from here on.
         """
         now = self._clock()
         values = {
@@ -165,8 +166,13 @@ class Database:
             "now": to_microseconds(now),
             "new_server": server,
             "new_until": _until(now, lease_seconds),
+            "ended": ended,
         }
         return await self._change(sql.CLAIM, values)
+
+    async def give_up_claim(self, conversation_id: str, server: str) -> bool:
+        """End a server's claim without a sandbox: the state is ``error``; False if it has none."""
+        return await self._change(sql.GIVE_UP_CLAIM, {"id": conversation_id, "server": server})
 
     async def extend_claim(self, conversation_id: str, server: str, lease_seconds: float) -> bool:
         """Keep the right for longer; False if it was lost: then stop and clean up."""
@@ -229,6 +235,14 @@ class Database:
             statement = sql.SET_STATE_IF_UNUSED
             values["unused_since"] = to_microseconds(unused_since)
         return await self._change(statement, values)
+
+    async def lose_sandbox(self, conversation_id: str, sandbox_id: str) -> bool:
+        """Note that a sandbox is gone: ``terminated``; False if it is not the conversation's now.
+
+        Of several that find it gone one gets True, and none takes the one that follows for it.
+        """
+        values = {"id": conversation_id, "lost_sandbox_id": sandbox_id}
+        return await self._change(sql.LOSE_SANDBOX, values)
 
     # --- notices
 

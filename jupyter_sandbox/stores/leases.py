@@ -23,7 +23,7 @@ _TAKE = (
     .where(
         _NAMED,
         sa.or_(
-            leases.c.holder == bindparam("new_holder"),
+            leases.c.holder.in_([bindparam("new_holder"), bindparam("ended")]),
             leases.c.until < bindparam("now"),
             # Nobody takes one for so long: the clock was set back since.
             leases.c.until > bindparam("too_late"),
@@ -32,6 +32,7 @@ _TAKE = (
     .values(holder=bindparam("new_holder"), until=bindparam("new_until"))
 )
 _INSERT = sa.insert(leases)
+_HOLDER = sa.select(leases.c.holder).where(_NAMED)
 _RELEASE = sa.delete(leases).where(_NAMED, leases.c.holder == bindparam("of"))
 
 LONGEST_SECONDS = 3600.0
@@ -54,10 +55,11 @@ class Leases:
     def __repr__(self) -> str:
         return f"<Leases {self._connections!r}>"
 
-    async def take(self, name: str, holder: str, seconds: float) -> bool:
+    async def take(self, name: str, holder: str, seconds: float, ended: str = "") -> bool:
         """Take a lease for so long, or go on with it; False while another holds it.
 
-        ``seconds`` is at most an hour.
+        ``seconds`` is at most an hour. From ``ended``, a holder that is known to live no more, it
+        is taken before it lapses.
         """
         if not 0 < seconds <= LONGEST_SECONDS:
             raise ValueError(f"a lease of {seconds} s")
@@ -66,6 +68,7 @@ class Leases:
         taking = {
             "named": name,
             "new_holder": holder,
+            "ended": ended or holder,
             "new_until": until,
             "now": to_microseconds(now),
             "too_late": to_microseconds(now + timedelta(seconds=LONGEST_SECONDS)),
@@ -81,6 +84,13 @@ class Leases:
             return True
 
         return await self._connections.run(work)
+
+    async def holder(self, name: str) -> str:
+        """Give who took a lease last and has not given it back; "" for nobody."""
+        row = await self._connections.run(
+            lambda connection: connection.execute(_HOLDER, {"named": name}).first()
+        )
+        return "" if row is None else str(row[0])
 
     async def release(self, name: str, holder: str) -> None:
         """Give a lease back; nothing happens if it is not the holder's."""

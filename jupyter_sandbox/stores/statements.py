@@ -59,13 +59,22 @@ CLAIM = (
             c.state.in_(["absent", "terminated", "error"]),
             sa.and_(
                 c.state == "starting",
-                sa.or_(c.claimed_until.is_(None), c.claimed_until < bindparam("now")),
+                sa.or_(
+                    c.claimed_until.is_(None),
+                    c.claimed_until < bindparam("now"),
+                    sa.and_(c.claimed_by != "", c.claimed_by == bindparam("ended")),
+                ),
             ),
         ),
     )
     .values(state="starting", claimed_by=_param("server"), claimed_until=_param("until"))
 )
 EXTEND_CLAIM = sa.update(conversations).where(_CLAIMED).values(claimed_until=_param("until"))
+GIVE_UP_CLAIM = (
+    sa.update(conversations)
+    .where(_CLAIMED)
+    .values(state="error", claimed_by="", claimed_until=None)
+)
 SET_INTENT = sa.update(conversations).where(_CLAIMED).values(sandbox_id=_param("sandbox_id"))
 
 
@@ -95,6 +104,11 @@ SET_STATE = (
     .values(state=_param("state"), claimed_by="", claimed_until=None)
 )
 SET_STATE_IF_UNUSED = SET_STATE.where(c.used_at <= bindparam("unused_since"))
+LOSE_SANDBOX = (
+    sa.update(conversations)
+    .where(_ID, c.state.in_(["running", "suspended"]), c.sandbox_id == bindparam("lost_sandbox_id"))
+    .values(state="terminated", claimed_by="", claimed_until=None)
+)
 SET_STATE_WITHOUT_SANDBOX = SET_STATE.values(sandbox_id="")
 
 # --- notices

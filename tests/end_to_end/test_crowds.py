@@ -57,7 +57,7 @@ async def test_twenty_conversations_at_once_leave_nothing_behind(api, jp_servera
         await asyncio.sleep(0.05)
     assert all(a <= b + 2 for a, b in zip(after, before, strict=True)), (before, after)
     assert await sandboxes.list() == []
-    shared = ("guest-", "site-")  # of all sandboxes of a server
+    shared = ("guest-", "site-", "servers")  # of all sandboxes of a server
     assert [p for p in (short_dir / "run").iterdir() if not p.name.startswith(shared)] == []
 
 
