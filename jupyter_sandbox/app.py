@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,8 @@ from .conversations.shared_files import SharedFiles
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
+from .directories import choose_runtime_dir, make_private, remember_runtime_dir
+from .directories import server_id as find_server_id
 from .engines.bubblewrap import BubblewrapEngine
 from .engines.docker import DockerEngine
 from .engines.selection import Choice, choose
@@ -60,6 +61,7 @@ from .settings import SandboxEgress, SandboxLimits, SandboxPreviews, SandboxReso
 from .stores.audit_log import MARK_NAME, AuditLog
 from .stores.audit_records import AuditRecords
 from .stores.database import Database
+from .stores.installation import require_installation
 from .stores.leases import Leases
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from .stores.message_records import MessageRecords
@@ -181,12 +183,7 @@ class SandboxApp(ExtensionApp):
 
     @default("runtime_dir")
     def _default_runtime_dir(self) -> str:
-        base = os.environ.get("XDG_RUNTIME_DIR", "")
-        if not base or not os.access(base, os.W_OK) or len(base) > 40:
-            if os.getuid() == 0:
-                return "/run/jupyter-sandbox"
-            return f"{tempfile.gettempdir()}/jupyter-sandbox-{os.getuid()}"
-        return f"{base}/jupyter-sandbox"
+        return str(choose_runtime_dir(Path(self.data_dir), os.environ))
 
     def initialize_settings(self) -> None:
         """Give handlers a way to this app; a wrong setting fails here, at the server's start."""
@@ -262,7 +259,8 @@ class SandboxApp(ExtensionApp):
     async def _build(self) -> Services:
         data_dir, runtime_dir = Path(self.data_dir), Path(self.runtime_dir)
         for directory in (data_dir, runtime_dir):
-            _make_private(directory)
+            make_private(directory)
+        await asyncio.to_thread(remember_runtime_dir, data_dir, runtime_dir)
         database = Database(self.db_url or f"sqlite:///{data_dir / 'sandbox.db'}")
         async with contextlib.AsyncExitStack() as undo:  # of a start that fails on the way
             undo.push_async_callback(database.close)
@@ -271,7 +269,8 @@ class SandboxApp(ExtensionApp):
                 data_dir, database.connections, os.environ, self.master_key_file
             )
             undo.push_async_callback(vault.close)
-            server_id = await asyncio.to_thread(_server_id, data_dir)
+            server_id = await asyncio.to_thread(find_server_id, data_dir)
+            await require_installation(database.connections, server_id)
             plaintext = self._plaintext_dirs(runtime_dir, server_id)
             choice = await self._choose_engine(data_dir)
             undo.pop_all()
@@ -311,7 +310,7 @@ class SandboxApp(ExtensionApp):
         messages = MessageRecords(database.connections)
         journal, message_feeds = Journal(messages, self.log), MessageFeeds(messages)
         journal.on_written = message_feeds.written
-        marks = ServerMarks(runtime_dir, secrets.token_hex(8))
+        marks = ServerMarks(data_dir, secrets.token_hex(8))
         await asyncio.to_thread(marks.set)
         around = Surroundings(database, sandboxes, placing, journal, marks, self.log, audit)
         housekeeping = Housekeeping(Leases(database.connections), marks, self.log)
@@ -401,28 +400,3 @@ class SandboxApp(ExtensionApp):
             owner == CONSTANT_OWNER or bool(of_hub.get("admin")) or owner in self.administrators
         )
         return Caller(owner, frozenset(groups), is_administrator)
-
-
-def _make_private(directory: Path) -> None:
-    """Make a directory of ours (0700); refuse one that belongs to somebody else."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = os.lstat(directory)
-    if status.st_uid != os.getuid() or not directory.is_dir() or directory.is_symlink():
-        raise Unavailable(
-            f"the directory {directory.name} belongs to another user; "
-            "set SandboxApp.data_dir and SandboxApp.runtime_dir",
-            status=503,
-            detail=str(directory),
-        )
-    if status.st_mode & 0o077:
-        os.chmod(directory, 0o700)
-
-
-def _server_id(data_dir: Path) -> str:
-    """Give the id of this installation; made once, kept in its data directory."""
-    path = data_dir / "server-id"
-    with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(secrets.token_hex(8))
-    return path.read_text().strip()

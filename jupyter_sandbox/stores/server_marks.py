@@ -1,6 +1,6 @@
 """Which server processes on this host live: each holds a lock on a file of its own.
 
-``{runtime_dir}/servers/{process_id}``. The system lets the lock go when the process ends, however
+``{data_dir}/servers/{process_id}``. The system lets the lock go when the process ends, however
 it ends, so the answer is right at once after a kill. The rule: a mark is locked before it has its
 name, so that no living server ever looks dead.
 """
@@ -21,15 +21,15 @@ class ServerMarks:
 
     Parameters
     ----------
-    runtime_dir : Path
-        Of this installation; all its servers on this host have the same.
+    data_dir : Path
+        Of this installation; all its servers have the same.
     process_id : str
         Random, ``[0-9a-f]``; not a number of the system.
     """
 
-    def __init__(self, runtime_dir: Path, process_id: str) -> None:
+    def __init__(self, data_dir: Path, process_id: str) -> None:
         self.process_id = process_id
-        self._directory = runtime_dir / _DIRECTORY
+        self._directory = data_dir / _DIRECTORY
         self._fd: int | None = None
 
     def __repr__(self) -> str:
