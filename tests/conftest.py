@@ -22,10 +22,9 @@ ENGINES = [
     pytest.param("docker", marks=pytest.mark.docker),
     pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
 ]
-# gVisor is slower and mostly the same to a server: only attacks that reach for the kernel run on it.
-on_gvisor_too = pytest.mark.parametrize(
-    "engine_name", [*ENGINES, pytest.param("gvisor", marks=pytest.mark.docker)], indirect=True
-)
+GVISOR = pytest.param("gvisor", marks=pytest.mark.docker)
+# gVisor is slower and mostly the same to a server: only attacks run on it.
+on_gvisor_too = pytest.mark.parametrize("engine_name", [*ENGINES, GVISOR], indirect=True)
 
 
 @pytest.fixture

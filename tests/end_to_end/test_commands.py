@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import on_gvisor_too, text_of
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from tests.conftest import text_of
     ],
 )
 @attack("T20")
+@on_gvisor_too
 async def test_a_background_process_does_not_hold_the_call(api, command):
     conversation = await api.conversation()
     await api.bash(conversation, "true")
@@ -33,6 +34,7 @@ async def test_a_background_process_does_not_hold_the_call(api, command):
 
 
 @attack("T20")
+@on_gvisor_too
 async def test_a_timeout_ends_the_whole_tree_also_what_left_the_session(api):
     conversation = await api.conversation()
     await api.bash(conversation, "export KEPT=1")

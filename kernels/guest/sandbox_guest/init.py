@@ -304,6 +304,7 @@ def listen(port: int = protocol.EGRESS_PORT) -> socket.socket | None:
 def _become(request: Dict[str, Any], fds: List[int], error_fd: int) -> None:
     """In the child: take the session, descriptors, directory and program that were asked for."""
     _leave()
+    keeper.put_stamp(request["stamp"])
     for number in _IGNORED:  # handlers end with exec, ignored signals would stay ignored
         signal.signal(number, signal.SIG_DFL)
     targets: List[int] = request["fds"]

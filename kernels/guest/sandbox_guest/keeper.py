@@ -43,8 +43,8 @@ IGNORED = (
 def keep(sock: socket.socket) -> None:
     """Start commands and report, until the socket ends or a command leaves processes behind.
 
-    A request is a packet ``{argv, env, cwd, fds}`` with as many descriptors; two packets answer it:
-    ``{pid}`` or ``{failed}``, and after the former, at the end, ``{code, clean}``.
+    A request is a packet ``{argv, env, cwd, fds, stamp}`` with as many descriptors; two packets
+    answer it: ``{pid}`` or ``{failed}``, and after the former, at the end, ``{code, clean}``.
     """
     sock = _settle(sock)
     while True:
@@ -85,6 +85,7 @@ def _spawn(request: Dict[str, Any], fds: List[int]) -> int:
             break
         except OSError:
             continue
+    put_stamp(request["stamp"])
     argv, env = request["argv"], request["env"]
     targets = request["fds"]
     moves = [(os.POSIX_SPAWN_DUP2, fd, targets[at]) for at, fd in enumerate(fds)]
@@ -110,6 +111,17 @@ def _wait(shell: int) -> Tuple[int, bool]:
             return (-signal.SIGKILL if code is None else code), False
         if pid == shell:
             code = exit_code(status)
+
+
+def put_stamp(stamp: int) -> None:
+    """Mark this process, and what it starts from now on, for ``orphans``. 0: nothing is done."""
+    if stamp > 0:
+        import resource  # here: PID 1 is forked, and what it does not import is not copied
+
+        try:
+            resource.setrlimit(resource.RLIMIT_RSS, (stamp, stamp))
+        except (OSError, ValueError):  # somebody limited it before: orphans are not known then
+            pass
 
 
 def exit_code(status: int) -> int:

@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 import time
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
+from .orphans import Orphans
 from .spawn import Child, Spawner
 from .trees import MARK, Tree
 
@@ -37,12 +38,20 @@ class Kernels:
         What ``{python}`` stands for.
     base_env : mapping
         Environment of every kernel; a request adds to it.
+    orphans : Orphans, optional
+        Where the kernel of the system has no subreapers.
     """
 
     def __init__(
-        self, spawner: Spawner, directory: str, python: str, base_env: Mapping[str, str]
+        self,
+        spawner: Spawner,
+        directory: str,
+        python: str,
+        base_env: Mapping[str, str],
+        orphans: Optional[Orphans] = None,
     ) -> None:
         self._spawner = spawner
+        self._orphans = orphans
         self._directory = directory
         self._python = python
         self._base_env = dict(base_env)
@@ -50,6 +59,8 @@ class Kernels:
         self._kernels: Dict[str, Child] = {}
         for child in spawner.kept:
             if child.tag.get("kind") == "kernel":
+                if orphans is not None:
+                    orphans.begin(child.tag["stamp"])
                 self._kernels[child.tag["kernel_id"]] = child
 
     def start(
@@ -124,7 +135,8 @@ class Kernels:
         """End a kernel with all that it started."""
         child = self._get(kernel_id)
         if child.alive:
-            Tree(child.pid, child.tag["mark"]).end(grace_seconds=0.0)
+            stamp = child.tag["stamp"]
+            Tree(child.pid, child.tag["mark"], 0, self._orphans, stamp).end(grace_seconds=0.0)
             child.wait(5.0)
         return {"exit_code": child.exit_code}
 
@@ -145,11 +157,16 @@ class Kernels:
         log: str,
     ) -> Child:
         mark = "kernel-" + kernel_id
+        stamp = 0
+        if self._orphans is not None:
+            stamp = self._orphans.new_stamp()
+            self._orphans.begin(stamp)
         tag = {
             "keep": True,
             "kind": "kernel",
             "kernel_id": kernel_id,
             "mark": mark,
+            "stamp": stamp,
             "started_at": time.time(),
             "connection": connection,
         }
@@ -160,7 +177,8 @@ class Kernels:
         try:
             errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                return self._spawner.spawn(argv, full_env, cwd, {0: null, 1: null, 2: errors}, tag)
+                targets = {0: null, 1: null, 2: errors}
+                return self._spawner.spawn(argv, full_env, cwd, targets, tag, stamp)
             finally:
                 os.close(errors)
         except OSError as exc:

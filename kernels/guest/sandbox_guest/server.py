@@ -20,6 +20,7 @@ from .bash.shells import Shells
 from .control import Control
 from .dial import Dialer
 from .kernels import Kernels
+from .orphans import find_orphans
 from .output import SPOOL_DIR
 from .spawn import Spawner
 from .splice import serve_socket
@@ -68,8 +69,9 @@ def serve(sock: socket.socket, settings: Settings) -> None:
     env = base_env(dict(os.environ))
     cwd = os.getcwd()
     spawner = Spawner(sock)
-    kernels = Kernels(spawner, os.path.join(runtime_dir, "k"), sys.executable, env)
-    shells = Shells(spawner, runtime_dir, env, cwd)
+    orphans = find_orphans()
+    kernels = Kernels(spawner, os.path.join(runtime_dir, "k"), sys.executable, env, orphans)
+    shells = Shells(spawner, runtime_dir, env, cwd, orphans)
     executions = Executions(shells, settings.spool_dir)
     control = Control(kernels, executions.summary, settings.boot_id)
 

@@ -87,6 +87,7 @@ class Spawner:
         cwd: str,
         fds: Mapping[int, int],
         tag: Optional[Mapping[str, Any]] = None,
+        stamp: int = 0,
     ) -> Child:
         """Start a program in a session of its own.
 
@@ -96,6 +97,8 @@ class Spawner:
             Descriptor in the new process → ours; 0, 1 and 2 must be among them.
         tag : mapping
             Kept by ``init``; ``{"keep": True, …}`` lets the process survive this server.
+        stamp : int
+            Of ``orphans``; 0 for none.
 
         Raises
         ------
@@ -109,6 +112,7 @@ class Spawner:
             "cwd": cwd,
             "fds": list(fds),
             "tag": dict(tag),
+            "stamp": stamp,
         }
         data = marshal.dumps(request)
         if len(data) > MAX_PACKET:

@@ -2,7 +2,8 @@
 
 A command's processes are those below its shell, those of its session and those that carry its mark
 in their environment. Its parent (a kernel: itself) is a subreaper (see ``keeper``): nothing that it
-started can leave the tree, by whatever forks and sessions.
+started can leave the tree, by whatever forks and sessions. Where the kernel has no subreapers,
+``orphans`` knows what has left.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Set
+    from typing import Dict, List, Optional, Set
+
+    from .orphans import Orphans
 
 MARK = "SANDBOX_COMMAND"
 
@@ -21,7 +24,7 @@ MARK = "SANDBOX_COMMAND"
 class Process:
     """A row of /proc/PID/stat. ``started`` (clock ticks) tells a reused number from the old one."""
 
-    __slots__ = ("cpu_ticks", "name", "pid", "ppid", "session", "started", "state")
+    __slots__ = ("cpu_ticks", "name", "pid", "ppid", "rss_limit", "session", "started", "state")
 
     def __init__(
         self,
@@ -31,6 +34,7 @@ class Process:
         state: str,
         started: int,
         cpu_ticks: int,
+        rss_limit: int,
         name: str,
     ) -> None:
         self.pid = pid
@@ -39,6 +43,7 @@ class Process:
         self.state = state
         self.started = started
         self.cpu_ticks = cpu_ticks
+        self.rss_limit = rss_limit
         self.name = name
 
 
@@ -74,6 +79,7 @@ def read_process(pid: int) -> "Process | None":
             fields[0].decode(),
             int(fields[19]),
             int(fields[11]) + int(fields[12]),
+            int(fields[22]),
             name.decode("utf-8", "replace"),
         )
     except (IndexError, ValueError):
@@ -92,11 +98,28 @@ class Tree:
     keeper : int
         Process id of its parent, whose children are all of this command (0: it has none). The
         keeper is no member.
+    orphans : Orphans, optional
+        Knows them, where the kernel has no subreapers.
+    stamp : int
+        The command's, for ``orphans``.
     """
 
-    def __init__(self, root: int, mark: str, keeper: int = 0) -> None:
+    def __init__(
+        self,
+        root: int,
+        mark: str,
+        keeper: int = 0,
+        orphans: Optional[Orphans] = None,
+        stamp: int = 0,
+    ) -> None:
         self.root = root
         self._keeper = keeper
+        self._orphans = orphans
+        self._stamp = stamp
+        self._since = 0
+        if orphans is not None and root > 0:
+            process = read_process(root)
+            self._since = process.started if process is not None else 0
         self._mark = ("\0%s=%s\0" % (MARK, mark)).encode()
         self._seen: Dict[int, int] = {}  # pid -> started
 
@@ -113,6 +136,7 @@ class Tree:
                 or process.session == self.root
                 or (process.ppid == self._keeper and self._keeper > 0)
                 or self._seen.get(pid) == process.started
+                or (process.ppid == 1 and self._is_stamped(process))
                 or self._is_marked(pid)
             ):
                 inside.add(pid)
@@ -154,6 +178,11 @@ class Tree:
         while time.monotonic() < deadline and self.members():
             time.sleep(pause)
             pause = min(0.05, pause * 2)
+
+    def _is_stamped(self, process: Process) -> bool:
+        return self._orphans is not None and self._orphans.belongs(
+            process, self._stamp, self._since
+        )
 
     def _is_marked(self, pid: int) -> bool:
         for _ in range(3):

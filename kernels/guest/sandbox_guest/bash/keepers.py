@@ -36,16 +36,29 @@ class Keeper:
         return self._socket.fileno()
 
     def ask(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: str, fds: Mapping[int, int]
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        fds: Mapping[int, int],
+        stamp: int = 0,
     ) -> None:
         """Ask for a program; ``fds`` maps its descriptors (0 to 15) to ours, to be closed then.
+
+        ``stamp`` is of ``orphans``; 0 for none.
 
         Raises
         ------
         OSError
             The keeper is gone, or the request is too large.
         """
-        request = {"argv": list(argv), "env": dict(env), "cwd": cwd, "fds": list(fds)}
+        request = {
+            "argv": list(argv),
+            "env": dict(env),
+            "cwd": cwd,
+            "fds": list(fds),
+            "stamp": stamp,
+        }
         data = marshal.dumps(request)
         if len(data) > MAX_PACKET:
             raise OSError("arguments and environment are too large")

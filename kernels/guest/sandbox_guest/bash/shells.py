@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from typing import Deque, List, Mapping, Optional
 
+from ..orphans import Orphans
 from ..spawn import Spawner
 from ..trees import MARK, Tree
 from . import exported
@@ -60,7 +61,14 @@ class Shell:
     """
 
     def __init__(
-        self, keeper: Keeper, mark: str, output_fd: int, go_fd: int, command_fd: int
+        self,
+        keeper: Keeper,
+        mark: str,
+        output_fd: int,
+        go_fd: int,
+        command_fd: int,
+        orphans: Optional[Orphans] = None,
+        stamp: int = 0,
     ) -> None:
         self.keeper = keeper
         self.pid = 0
@@ -72,6 +80,8 @@ class Shell:
         self.is_clean = False
         self.ended = threading.Event()
         self._mark = mark
+        self._orphans = orphans
+        self._stamp = stamp
         self._go_fd = go_fd
         self._command_fd = command_fd
 
@@ -87,7 +97,7 @@ class Shell:
     def await_start(self) -> None:
         """Wait until bash has been started; ``OSError`` if it could not be."""
         self.pid = self.keeper.started()
-        self.tree = Tree(self.pid, self._mark, self.keeper.pid)
+        self.tree = Tree(self.pid, self._mark, self.keeper.pid, self._orphans, self._stamp)
 
     def has_ended(self) -> bool:
         """Say whether ``take_end`` would not wait."""
@@ -99,6 +109,8 @@ class Shell:
         """Learn how it ended; waits for it."""
         try:
             self.exit_code, self.is_clean = self.keeper.ended()
+            if self._orphans is not None:  # what is left has not passed to the keeper
+                self.is_clean = self.is_clean and not self.tree.members()
         except OSError:
             self.tree.end(grace_seconds=0.0)
             self.exit_code = -signal.SIGKILL
@@ -106,6 +118,8 @@ class Shell:
 
     def run(self, command: str) -> bool:
         """Give it its command; False if it was killed while it waited, so that it runs nothing."""
+        if self._orphans is not None:
+            self._orphans.begin(self._stamp)
         data = command.encode("utf-8", "surrogateescape")
         offset = 0
         while offset < len(data):
@@ -139,10 +153,20 @@ class Shells:
         Exported variables of the first shell.
     cwd : str
         Its working directory.
+    orphans : Orphans, optional
+        Where the kernel has no subreapers.
     """
 
-    def __init__(self, spawner: Spawner, directory: str, env: Mapping[str, str], cwd: str) -> None:
+    def __init__(
+        self,
+        spawner: Spawner,
+        directory: str,
+        env: Mapping[str, str],
+        cwd: str,
+        orphans: Optional[Orphans] = None,
+    ) -> None:
         self._spawner = spawner
+        self._orphans = orphans
         self._directory = directory
         self._path = env.get("PATH", "/usr/bin:/bin")
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -283,11 +307,14 @@ class Shells:
         """Ask a keeper (or a new one) for a shell; who takes it awaits its start."""
         if keeper is None:
             keeper = Keeper(*self._spawner.fork_keeper())
+            if self._orphans is not None:
+                self._orphans.know_keeper(keeper.pid)
         with self._lock:
             self._count += 1
             mark = "%d-%d" % (os.getpid(), self._count)
             state_fd, state_env = os.dup(self._state_fd), self._state_env
             cwd, generation = self._cwd, self._generation
+        stamp = 0 if self._orphans is None else self._orphans.new_stamp()
         theirs, ours = [state_fd], []
         state_path = os.path.join(self._directory, "state-" + mark)
         env = {"PATH": self._path} if state_env is None else dict(state_env)
@@ -319,6 +346,7 @@ class Shells:
                     _GO_FD: go_read,
                     _COMMAND_FD: command_fd,
                 },
+                stamp,
             )
         except OSError:
             keeper.close()
@@ -328,7 +356,7 @@ class Shells:
         finally:
             for fd in theirs:
                 os.close(fd)
-        shell = Shell(keeper, mark, output_fd, go_fd, command_fd)
+        shell = Shell(keeper, mark, output_fd, go_fd, command_fd, self._orphans, stamp)
         shell.state_path = state_path
         shell.generation = generation
         return shell
