@@ -107,7 +107,8 @@ class EngineSandbox:
     ``sandbox_id`` everywhere. ``exit_code`` is of PID 1, 128 + n for signal n; None while it runs
     or when nobody knows. ``out_of_memory`` means that the kernel has killed a process in it for
     memory, as far as the engine learns of it: with docker when PID 1 has ended, with bubblewrap
-    at once. It stays true until the environment is removed.
+    at once. It stays true until the environment is removed. ``ends_at_limits``: at its limit of
+    memory or processes the whole of it ends, not the process that wanted more.
     """
 
     sandbox_id: str
@@ -117,6 +118,7 @@ class EngineSandbox:
     created_at: datetime
     exit_code: int | None = None
     out_of_memory: bool = False
+    ends_at_limits: bool = False
 
 
 @dataclass(frozen=True)

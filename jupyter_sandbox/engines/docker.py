@@ -397,6 +397,7 @@ def _to_sandbox(found: dict[str, Any]) -> EngineSandbox:
         created_at=datetime.fromisoformat(found["Created"][:19] + "+00:00"),
         exit_code=state.get("ExitCode") if known is EngineState.EXITED else None,
         out_of_memory=bool(state.get("OOMKilled")),
+        ends_at_limits=bool(own_kernel(found["HostConfig"].get("Runtime") or "")),
     )
 
 

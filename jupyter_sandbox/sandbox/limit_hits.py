@@ -22,7 +22,12 @@ _SIGXFSZ = 128 + 25
 
 NO_SPACE = ("No space left on device", "ENOSPC", "Disk quota exceeded")
 NO_MEMORY = ("Cannot allocate memory", "MemoryError", "Killed", "out of memory", "ENOMEM")
-NO_PROCESSES = ("Resource temporarily unavailable", "can't start new thread", "EAGAIN")
+NO_PROCESSES = (
+    "Resource temporarily unavailable",
+    "can't start new thread",
+    "fork: Interrupted system call",  # bash waits and tries again, until a child ends
+    "EAGAIN",
+)
 TOO_LARGE = ("File too large", "File size limit exceeded", "EFBIG")
 _WORDS = (*NO_SPACE, *NO_MEMORY, *NO_PROCESSES, *TOO_LARGE)
 
@@ -113,7 +118,7 @@ class LimitHits:
         found = []
         if now.memory_kills > before.memory_kills or _any(("MemoryError", "Cannot"), words):
             found.append(LimitHit("memory", self._resources.memory_bytes))
-        if now.processes_refused > before.processes_refused or _any(NO_PROCESSES[:2], words):
+        if now.processes_refused > before.processes_refused or _any(NO_PROCESSES[:3], words):
             found.append(LimitHit("processes", self._resources.processes))
         return found
 

@@ -39,6 +39,7 @@ _LOOK_SECONDS = 20.0
 _INTERRUPT_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 0.3
 _EXIT_SECONDS = 3.0
+_DIAL_SECONDS = 2.0
 _RESENDS = 3
 _LAST_OUTPUT = 4000
 _NEXT = "Variables and imports are lost; files are kept."
@@ -73,6 +74,7 @@ class PythonKernel:
     ) -> None:
         self.kernel_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"jupyter-sandbox:{sandbox_id}"))
         self._log = log or logging.getLogger(__name__)
+        self._link = link
         prefix = private_dir / f"k{os.getpid()}.{next(_prefixes)}"
         access = SandboxAccess(link, prefix, python_path, cwd, dict(env or {}))
         self.manager = SandboxKernelManager(access, kernel_id=self.kernel_id, log=self._log)
@@ -277,12 +279,22 @@ class PythonKernel:
         await self.manager.sandbox_provisioner.cleanup()
 
     async def _ended(self, after_seconds: float) -> KernelEnd:
-        """Give the kernel's end when it has come; a sandbox that does not answer is asked again."""
+        """Give the kernel's end when it has come; a sandbox that does not answer is asked again.
+
+        Raises
+        ------
+        Unavailable
+            The sandbox has closed all connections and opens no new one: it has ended.
+        """
         await asyncio.sleep(after_seconds)
         while True:
             try:
                 end = await self.manager.sandbox_provisioner.look(_LOOK_SECONDS)
-            except Unavailable:
+            except Unavailable as exc:
+                if not self._link.connected:  # a guest that begins anew dials at once
+                    await asyncio.sleep(_DIAL_SECONDS)
+                    if not self._link.connected:
+                        raise Unavailable("the sandbox closed the connection") from exc
                 await asyncio.sleep(1.0)
                 continue
             if not end.alive:

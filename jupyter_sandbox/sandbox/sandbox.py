@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 from sandbox_guest import protocol
 
-from ..errors import ToolError
+from ..errors import ToolError, Unavailable
 from ..models import Emit, Outcome
 from .bash_kernel import BashKernel
 from .files import GuestFiles
@@ -62,7 +63,9 @@ class Sandbox:
         self._log = log
         self._warm_up: asyncio.Task[None] | None = None
         self.is_new = False  # it was made by this process, empty
-        self.limits: LimitHits | None = None  # set where there is an engine to ask
+        # Set where there is an engine to ask.
+        self.limits: LimitHits | None = None
+        self.why_it_ends: Callable[[], Awaitable[str]] | None = None
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.sandbox_id} {'gone' if self.gone else 'attached'}>"
@@ -77,9 +80,16 @@ class Sandbox:
     ) -> Outcome:
         """Run a command in the guest's bash kernel."""
         since, stops = time.monotonic(), self._disk_stops()
-        outcome = await self.bash.execute(
-            call_id, command, timeout_seconds=timeout_seconds, limit_bytes=limit_bytes, emit=emit
-        )
+        try:
+            outcome = await self.bash.execute(
+                call_id,
+                command,
+                timeout_seconds=timeout_seconds,
+                limit_bytes=limit_bytes,
+                emit=emit,
+            )
+        except Unavailable as exc:
+            raise await self._explained(exc) from exc
         outcome = await self._with_hits(outcome, stops)
         return await self._with_refusals(outcome, since, outcome.exit_code != 0)
 
@@ -94,6 +104,8 @@ class Sandbox:
             if exc.code == "kernel_died" and self.limits is not None:
                 exc.hits = await self.limits.since(stops, None)
             raise
+        except Unavailable as exc:
+            raise await self._explained(exc) from exc
         outcome = await self._with_hits(outcome, stops)
         return await self._with_refusals(outcome, since, outcome.error is not None)
 
@@ -133,6 +145,16 @@ class Sandbox:
         """Say what the egress proxy refused meanwhile: many clients show a number at most."""
         refusals = await self._way_out.refusals(self.sandbox_id, since, failed)
         return replace(outcome, refusals=refusals) if refusals else outcome
+
+    async def _explained(self, error: Unavailable) -> Unavailable:
+        """Say why the sandbox has ended, where that is why it did not answer."""
+        if not self.gone or self.why_it_ends is None:
+            return error
+        with contextlib.suppress(Unavailable):
+            if why := await self.why_it_ends():
+                message = f"the sandbox ended while this ran: {why}"
+                return Unavailable(message, detail=error.detail)
+        return error
 
     def _disk_stops(self) -> int:
         return self.limits.disk.stops if self.limits is not None else 0

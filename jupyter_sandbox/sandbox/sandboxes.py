@@ -22,6 +22,7 @@ import socket
 import weakref
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,6 +48,8 @@ from .way_out import EGRESS_TARGET, WayOut
 
 _ENGINE_SECONDS = 60.0
 _ABANDON_SECONDS = 5.0
+_END_LOOKS, _END_LOOK_SECONDS = 20, 0.1  # a service learns of a container's end a moment later
+_TERMINATED = 128 + 15
 
 T = TypeVar("T")
 
@@ -202,7 +205,23 @@ class Sandboxes:
             return "it had been removed"
         if found.out_of_memory:
             return "it ran out of memory"
+        if found.ends_at_limits and found.exit_code not in (None, 0, _TERMINATED):
+            return "it had most likely reached its limit of memory or of processes"
         return "it had stopped"
+
+    async def why_it_ends(self, sandbox_id: str) -> str:
+        """Give what ``why_gone`` gives, of one whose guest has just closed all connections.
+
+        "" where it has not ended within a moment.
+        """
+        for _ in range(_END_LOOKS):
+            if sandbox_id in self._ended:
+                return self._ended[sandbox_id]
+            found = await _bounded(self.engine.inspect(sandbox_id))
+            if found is None or found.state is EngineState.EXITED:
+                return await self.why_gone(sandbox_id)
+            await asyncio.sleep(_END_LOOK_SECONDS)
+        return ""
 
     async def list(self) -> list[EngineSandbox]:
         """Give all environments of this installation."""
@@ -237,6 +256,7 @@ class Sandboxes:
         sandbox = Sandbox(
             sandbox_id, link, private, self.way_out, self._log, settings.workspace_path
         )
+        sandbox.why_it_ends = partial(self.why_it_ends, sandbox_id)
         sandbox.limits = LimitHits(
             self.engine,
             sandbox_id,

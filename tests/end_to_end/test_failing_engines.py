@@ -69,17 +69,24 @@ async def test_a_sandbox_that_never_answers_is_given_up_in_bounded_time(
         engine.release()
 
 
-async def test_a_sandbox_that_dies_under_a_command_is_said_and_replaced(given, api):
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("bash", {"command": "echo begun; sleep 60"}),
+        ("python", {"code": "import time; print('begun'); time.sleep(60)"}),
+    ],
+)
+async def test_a_sandbox_that_dies_under_a_call_is_said_and_replaced(given, api, tool, arguments):
     engine = given(testing.FakeEngine())
     conversation = await api.conversation()
-    await api.bash(conversation, "echo warm")
+    await api.text(conversation, "python", code="1")
     _, call = await api.json(
         "POST",
         "conversations",
         conversation,
         "tools",
-        "bash?wait=1",
-        body={"command": "echo begun; sleep 60"},
+        f"{tool}?wait=1",
+        body=arguments,
     )
     for sandbox_id in engine._records.ids():
         await engine.kill(sandbox_id)
@@ -87,7 +94,9 @@ async def test_a_sandbox_that_dies_under_a_command_is_said_and_replaced(given, a
         "GET", "conversations", conversation, "calls", call["call_id"] + "?wait=20"
     )
     assert done["is_error"]
-    assert text_of(done).startswith("exec failed: ")
+    assert text_of(done).startswith(
+        "exec failed: the sandbox ended while this ran: it had stopped."
+    )
     after = await api.bash(conversation, "echo back")
     assert "The previous sandbox is gone" in after
     assert "back\n[exit code 0" in after

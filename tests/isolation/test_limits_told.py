@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.attacks import attack
+
+from .held import ended_at_a_limit
+
 pytestmark = pytest.mark.alone
 
 MIB = 1024**2
@@ -24,7 +28,7 @@ def sandbox_config():
 COMMANDS = {
     "memory": ("python3 -c 'x = bytearray(2000 << 20)'; echo went on", "memory limit"),
     "processes": (
-        "for i in $(seq 200); do sleep 20 & done 2>&1 | tail -1; kill $(jobs -p); true",
+        "for i in $(seq 200); do sleep 3 & done 2>&1 | tail -1; kill $(jobs -p); true",
         "process limit",
     ),
     "file size": ("head -c 20000000 /dev/zero > /workspace/big", "file size limit"),
@@ -33,10 +37,16 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("limit", COMMANDS)
-async def test_the_result_says_which_limit_was_hit_and_the_next_call_works(api, limit):
+@attack("T15", "T16")
+async def test_the_result_says_which_limit_was_hit_and_the_next_call_works(api, limit, engine_name):
     command, words = COMMANDS[limit]
     conversation = await api.conversation()
+    await api.bash(conversation, "true")
     text = await api.bash(conversation, command, timeout_seconds=60)
+    if engine_name == "gvisor" and ended_at_a_limit(text):
+        assert limit in ("memory", "processes")
+        assert "The previous sandbox is gone" in await api.bash(conversation, "echo fine")
+        return
     assert words in text
     assert text.splitlines()[-1].startswith("[exit code")
     if limit == "/tmp":
@@ -44,12 +54,13 @@ async def test_the_result_says_which_limit_was_hit_and_the_next_call_works(api, 
     assert "hit" not in await api.bash(conversation, "rm -f /tmp/f*; echo fine")
 
 
-async def test_a_cell_that_takes_too_much_memory_is_told_why_its_kernel_ended(api):
+@attack("T15")
+async def test_a_cell_that_takes_too_much_memory_is_told_why_its_kernel_ended(api, engine_name):
     conversation = await api.conversation()
     assert "ok" in await api.text(conversation, "python", code="print('ok')")
     result = await api.call(conversation, "python", code="x = bytearray(2000 << 20)")
     text = result["content"][0]["text"]
-    assert "memory limit hit" in text
+    assert "memory limit hit" in text or (engine_name == "gvisor" and ended_at_a_limit(text))
     assert "again" in await api.text(conversation, "python", code="print('again')")
 
 
