@@ -26,10 +26,14 @@ from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
+from .conversations.evictions import Evictions
 from .conversations.housekeeping import Housekeeping
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
+from .conversations.memory_guard import LOOK_SECONDS as MEMORY_LOOK_SECONDS
+from .conversations.memory_guard import MemoryGuard
 from .conversations.message_feeds import MessageFeeds
+from .conversations.places import Places
 from .conversations.placing import Placing
 from .conversations.rates import Rates
 from .conversations.shared_files import SharedFiles
@@ -65,6 +69,7 @@ from .stores.installation import require_installation
 from .stores.leases import Leases
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from .stores.message_records import MessageRecords
+from .stores.place_records import PlaceRecords
 from .stores.server_marks import ServerMarks
 from .stores.share_records import ShareRecords
 from .stores.upload_records import UploadRecords
@@ -73,6 +78,8 @@ from .tools.calls import Calls
 from .tools.five_steps import FiveSteps
 from .tools.guidance import guidance, network_text
 from .tools.notebooks import Notebooks
+
+_GRACE_SECONDS = 60.0  # of a call beyond its longest time, until its end is recorded
 
 _FIRST_CALL = """the first call to a sandbox:
     id=$(curl -s -H "Authorization: token $JUPYTER_TOKEN" -X POST %s \\
@@ -242,6 +249,7 @@ class SandboxApp(ExtensionApp):
         await services.disk_guard.close()
         services.message_feeds.end()
         await services.calls.close()
+        await services.places.close()
         await services.kernels.close()
         await services.previews.close()
         await services.conversations.detach()
@@ -312,10 +320,20 @@ class SandboxApp(ExtensionApp):
         journal.on_written = message_feeds.written
         marks = ServerMarks(data_dir, secrets.token_hex(8))
         await asyncio.to_thread(marks.set)
-        around = Surroundings(database, sandboxes, placing, journal, marks, self.log, audit)
+        place_records = PlaceRecords(database.connections)
+        places = Places(place_records, self._lifecycle, self.log)
+        around = Surroundings(database, sandboxes, placing, places, journal, marks, self.log, audit)
         housekeeping = Housekeeping(Leases(database.connections), marks, self.log)
         housekeeping.start()
         conversations = Conversations(around, vault, Rates(self._limits))
+        evictions = Evictions(
+            *(place_records, conversations, self._lifecycle),
+            *(self._limits.command_seconds + _GRACE_SECONDS, self.log),
+        )
+        places.make_room = evictions.make_room
+        memory_guard = MemoryGuard(evictions, sandboxes, self._lifecycle, self.log)
+        places.memory_level = lambda: memory_guard.level
+        housekeeping.add("memory", MEMORY_LOOK_SECONDS, memory_guard.look, alone=False)
         calls = Calls(conversations, database, vault, journal, self._limits, self.log, audit)
         changed = calls.capacity.forget
         uploads = Uploads(
@@ -349,9 +367,13 @@ class SandboxApp(ExtensionApp):
             state_counts=StateCounts(database),
             marks=marks,
             housekeeping=housekeeping,
+            places=places,
+            place_records=place_records,
+            memory_guard=memory_guard,
             sweeping=Sweeping(database, records, vault, placing, self.log),
             previews=FilePreviews(self._previews.html_scripts, self.log),
             limits=self._limits,
+            lifecycle=self._lifecycle,
             guidance=lambda: guidance(self._limits, network=network_text(way_out.allowed)),
             access=AccessFile(
                 Path(self.policy_file or data_dir / POLICY_NAME), self.log, audit.note

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from traitlets import Float, TraitError, validate
+from traitlets import Float, Int, TraitError, validate
 from traitlets.config import Configurable
 
 from .models import Lifecycle
@@ -13,7 +13,7 @@ _LONGEST_SECONDS = 10 * 366 * 86400.0
 
 
 class SandboxLifecycle(Configurable):
-    """When a sandbox that nobody uses is suspended and ended."""
+    """When a sandbox that nobody uses is suspended and ended, and how many there may be."""
 
     suspend_seconds = Float(
         900.0,
@@ -28,11 +28,75 @@ class SandboxLifecycle(Configurable):
         "memory and disk.",
     ).tag(config=True)
 
-    @validate("suspend_seconds", "terminate_seconds")
+    running_per_user = Int(
+        64,
+        help="Sandboxes of one user that may run at once; the least recently used idle one is "
+        "suspended for a further one, else its call waits. 0: any number. Less leaves more of the "
+        "processors to others; suspended ones are woken in some milliseconds.",
+    ).tag(config=True)
+    running_total = Int(
+        200, help="Sandboxes of all users that may run at once; as `running_per_user`."
+    ).tag(config=True)
+    live_per_user = Int(
+        200,
+        help="Sandboxes of one user that there may be at once, suspended ones too; for a further "
+        "one the least recently used idle one is ended (`evict_idle_seconds`), else its call "
+        "waits. 0: any number. Each takes memory and disk.",
+    ).tag(config=True)
+    live_total = Int(
+        1000,
+        help="Sandboxes of all users that there may be at once; as `live_per_user`. Room is made "
+        "among those of the users who have the most.",
+    ).tag(config=True)
+    place_wait_seconds = Float(
+        20.0,
+        help="How long a call waits for a place when all are taken by sandboxes in use, in "
+        "seconds; then it is refused with 429 and `Retry-After`.",
+    ).tag(config=True)
+    place_queue = Int(
+        100,
+        help="Calls that may wait for a place at once on each server, a quarter of them of one "
+        "user; more are refused at once.",
+    ).tag(config=True)
+    evict_idle_seconds = Float(
+        600.0,
+        help="To make room for another, only a sandbox that was not used for so long is ended, in "
+        "seconds; its workspace is lost. More keeps work longer and refuses calls earlier. "
+        "When the host's memory is almost used up, it does not count.",
+    ).tag(config=True)
+    memory_low_bytes = Int(
+        0,
+        help="Available memory of the host, in bytes, below which idle sandboxes are suspended, "
+        "then ended, least recently used first; below half of it none is started or woken. 0 (the "
+        "default): 5 % of the memory, at least 512 MiB. More keeps more for other programs.",
+    ).tag(config=True)
+    memory_stalled_percent = Float(
+        20.0,
+        help="Memory counts as short, too, when all programs of the host have waited for it for "
+        "so many percent of the last ten seconds (pressure stall information, where the kernel "
+        "has it). 0: not looked at.",
+    ).tag(config=True)
+
+    @validate("suspend_seconds", "terminate_seconds", "evict_idle_seconds")
     def _bounded(self, proposal: Any) -> Any:
         if not 0 <= proposal.value <= _LONGEST_SECONDS:
             name = f"SandboxLifecycle.{proposal.trait.name}"
             raise TraitError(f"{name} must be 0 (never) to {_LONGEST_SECONDS:.0f}")
+        return proposal.value
+
+    @validate(
+        *("running_per_user", "running_total", "live_per_user", "live_total"),
+        *("place_wait_seconds", "place_queue", "memory_low_bytes"),
+    )
+    def _not_negative(self, proposal: Any) -> Any:
+        if proposal.value < 0:
+            raise TraitError(f"SandboxLifecycle.{proposal.trait.name} must not be negative")
+        return proposal.value
+
+    @validate("memory_stalled_percent")
+    def _percent(self, proposal: Any) -> Any:
+        if not 0 <= proposal.value <= 100:
+            raise TraitError("SandboxLifecycle.memory_stalled_percent must be 0 to 100")
         return proposal.value
 
     def to_lifecycle(self) -> Lifecycle:

@@ -60,6 +60,18 @@ PROVISION_SECONDS = Histogram(
     ("outcome",),
     buckets=_START_SECONDS,
 )
+EVICTIONS = Counter(
+    "jupyter_sandbox_evictions",
+    "Idle sandboxes suspended or ended to make room: within a user's limit or that of all, or for "
+    "the host's memory.",
+    ("move", "cause"),
+)
+WAITING_FOR_PLACE = Gauge(
+    "jupyter_sandbox_waiting_for_place", "Calls that wait until there is a place for a sandbox."
+)
+HOST_MEMORY_AVAILABLE = Gauge(
+    "jupyter_sandbox_host_memory_available_bytes", "Memory of the host that is available."
+)
 UPLOADED_BYTES = Counter("jupyter_sandbox_uploaded_bytes", "Bytes of uploads that were kept.")
 SHARED_BYTES = Counter("jupyter_sandbox_shared_bytes", "Bytes of files that were shared.")
 DOWNLOADED_BYTES = Counter(

@@ -36,10 +36,32 @@ class Limits:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """When a sandbox that nobody uses rests and ends; in seconds, 0: never."""
+    """When a sandbox that nobody uses rests and ends, and how many there may be.
+
+    Times are in seconds, 0: never; numbers at once, 0: any number.
+    """
 
     suspend_seconds: float = 900.0
     terminate_seconds: float = 30 * 86400.0
+    running_per_user: int = 64
+    running_total: int = 200
+    live_per_user: int = 200
+    live_total: int = 1000
+    place_wait_seconds: float = 20.0
+    place_queue: int = 100
+    evict_idle_seconds: float = 600.0
+    memory_low_bytes: int = 0
+    memory_stalled_percent: float = 20.0
+
+
+@dataclass(frozen=True)
+class PlacesTaken:
+    """Sandboxes that there are, of one user and of all; starting ones run."""
+
+    live_of_user: int = 0
+    running_of_user: int = 0
+    live: int = 0
+    running: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,20 @@ from .conversations.conversations import Conversations
 from .conversations.housekeeping import Housekeeping
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
+from .conversations.memory_guard import MemoryGuard
 from .conversations.message_feeds import MessageFeeds
+from .conversations.places import Places
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .engines.base import Engine
-from .models import Caller, Limits
+from .models import Caller, Lifecycle, Limits
 from .previews.file_previews import FilePreviews
 from .sandbox.disk_guard import DiskGuard
 from .stores.audit_log import AuditLog
 from .stores.database import Database
 from .stores.file_store import FileStore
+from .stores.place_records import PlaceRecords
 from .stores.server_marks import ServerMarks
 from .tools.calls import Calls
 from .tools.five_steps import FiveSteps
@@ -63,11 +66,15 @@ class Services:
     audit: AuditLog
     marks: ServerMarks
     housekeeping: Housekeeping
+    places: Places
+    place_records: PlaceRecords
+    memory_guard: MemoryGuard
     sweeping: Sweeping
     state_counts: StateCounts
     disk_guard: DiskGuard
     previews: FilePreviews
     limits: Limits
+    lifecycle: Lifecycle
     guidance: Callable[[], str]
     access: AccessFile
     caller_of: Callable[[JupyterHandler], Caller]

@@ -26,6 +26,7 @@ from ..stores.database import Database
 from ..stores.server_marks import ServerMarks
 from .journal import Journal
 from .notices import first_sandbox, lost_files, replaced_sandbox, woken_sandbox
+from .places import Places
 from .placing import Placing
 from .states import PROVISIONABLE, State
 
@@ -41,6 +42,7 @@ class Surroundings:
     database: Database
     sandboxes: Sandboxes
     placing: Placing
+    places: Places
     journal: Journal
     marks: ServerMarks
     log: logging.Logger
@@ -128,9 +130,8 @@ class Conversation:
 
     @property
     def is_busy(self) -> bool:
-        """Whether this process runs something in the sandbox, or is about to."""
-        sandbox = self._sandbox
-        return bool(self.users or (self.is_attached and sandbox and sandbox.python.is_busy))
+        """Whether this process runs something in the sandbox, or is about to, or moves it."""
+        return self._lock.locked() or self._runs_something
 
     async def suspend(self, actor: str = "", unused_since: datetime | None = None) -> None:
         """Let the sandbox stand still, with all that runs in it; the next use wakes it.
@@ -234,21 +235,20 @@ class Conversation:
             if not self._sandbox.gone:
                 return self._sandbox
             await self._let_go()
-        database = self._around.database
         while True:
             record = await self._record()
             if record.state in (State.RUNNING, State.SUSPENDED):
                 sandbox = await self._attach(record)
                 if sandbox is None:
-                    continue  # it was lost: the state says so now
+                    continue  # the state says now what became of it
             elif record.state in PROVISIONABLE or record.state == State.STARTING:
-                if not await database.claim_provisioning(
-                    *(self.conversation_id, self._around.marks.process_id, _CLAIM_SECONDS),
+                if not await self._around.places.claim(
+                    *(record, self._around.marks.process_id, _CLAIM_SECONDS),
                     ended=self._ended_claim(record),
                 ):
                     await asyncio.sleep(_POLL_SECONDS)  # somebody else does it: wait for theirs
                     continue
-                sandbox = await self._provision(record)
+                sandbox = await self._provision(await self._record())
             else:
                 raise Unavailable("the conversation is in an unknown state", detail=record.state)
             self._sandbox = sandbox
@@ -271,9 +271,9 @@ class Conversation:
         runs and does not answer is not lost: ``SilentGuest``.
         """
         around = self._around
-        woken = record.state == State.SUSPENDED and await around.database.set_state(
-            self.conversation_id, State.SUSPENDED, State.RUNNING
-        )
+        woken = record.state == State.SUSPENDED
+        if woken and not await around.places.wake(record):
+            return None  # somebody else was first: the record says so now
         why = ""
         try:
             sandbox = await around.sandboxes.attach(record.sandbox_id, self.conversation_id)
@@ -382,8 +382,13 @@ class Conversation:
         if sandbox is not None:
             await sandbox.detach()
 
+    @property
+    def _runs_something(self) -> bool:
+        sandbox = self._sandbox
+        return bool(self.users or (self.is_attached and sandbox and sandbox.python.is_busy))
+
     def _require_idle(self) -> None:
-        if self.is_busy:
+        if self._runs_something:
             raise InvalidRequest(
                 "Something runs in this sandbox; wait for its end, or cancel it.", status=409
             )

@@ -147,6 +147,10 @@ class Conversations:
             known = self._live[conversation_id] = Conversation(conversation_id, self._around)
         return known
 
+    def known(self, conversation_id: str) -> Conversation | None:
+        """Give the live object of a conversation if there is one."""
+        return self._live.get(conversation_id)
+
     async def enforcement(self, conversation_id: str = "") -> tuple[Enforced, ...]:
         """Give what holds the sandbox of a conversation; by default of any sandbox that runs.
 

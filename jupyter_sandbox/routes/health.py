@@ -8,11 +8,15 @@ from collections.abc import Sequence
 
 from ..errors import InvalidRequest, SandboxError
 from ..models import Enforced, JsonValue
+from ..policy.memory import Level
 from ..policy.tiers import advice, describe, tier_of
 from ..tools.five_steps import FiveStepsResult
 from .base import SandboxHandler, endpoint
 
 _CHECK_SECONDS = 20.0
+_NO_MEMORY = (
+    "the memory of the host is almost used up: no sandbox is started or woken until there is more"
+)
 
 
 class HealthHandler(SandboxHandler):
@@ -31,12 +35,18 @@ class HealthHandler(SandboxHandler):
             self.require_access()
         engine = await self._engine()
         ok = bool(engine["available"])
-        report: dict[str, JsonValue] = {"ok": ok, "engine": engine}
+        has_memory = self.services.memory_guard.level is not Level.CRITICAL
+        report: dict[str, JsonValue] = {
+            "ok": ok and has_memory,
+            "engine": engine,
+            "places": await self._places(),
+            "memory": self._memory(),
+        }
         limits: Sequence[Enforced] = ()
         steps: list[dict[str, JsonValue]] = []
         if deep == "1":
             result = await self.services.five_steps.run(self.owner)
-            report["ok"] = ok and result.ok
+            report["ok"] = ok and has_memory and result.ok
             steps = _steps(result)
             report["steps"] = [*steps]
             limits = result.limits
@@ -50,7 +60,33 @@ class HealthHandler(SandboxHandler):
             return
         code = "unhealthy"  # with a message, as every error has
         failed = [step["message"] for step in steps if not step["ok"]]
-        self.answer({"code": code, "message": str([*failed, engine["reason"]][0]), **report}, 503)
+        why = engine["reason"] if has_memory else _NO_MEMORY
+        self.answer({"code": code, "message": str([*failed, why][0]), **report}, 503)
+
+    async def _places(self) -> JsonValue:
+        """Give what is taken and what there is; null when the database does not say."""
+        limits = self.services.lifecycle
+        try:
+            taken = await self.services.place_records.taken()
+        except SandboxError:
+            return None
+        return {
+            "live": taken.live,
+            "live_total": limits.live_total,
+            "running": taken.running,
+            "running_total": limits.running_total,
+            "waiting": self.services.places.waiting,
+        }
+
+    def _memory(self) -> JsonValue:
+        guard = self.services.memory_guard
+        if guard.memory is None:
+            return None
+        return {
+            "level": str(guard.level),
+            "available_bytes": guard.memory.available_bytes,
+            "total_bytes": guard.memory.total_bytes,
+        }
 
     async def _engine(self) -> dict[str, JsonValue]:
         engine = self.services.engine

@@ -71,6 +71,7 @@ class Call:
         self.result: dict[str, JsonValue] | None = None
         self.state = "running"
         self.cancelled = False
+        self.has_sandbox = False  # it got one: what the notice of a new one says is so
         self.task: asyncio.Task[None] | None = None
         self.started_at = datetime.now(UTC)
         self.finished_at: datetime | None = None
@@ -328,6 +329,7 @@ class Calls:
         started = loop.time()
         try:
             async with live.use() as sandbox:
+                call.has_sandbox = True
                 context = ToolContext(
                     conversation_id=record.conversation_id,
                     call_id=call.call_id,
@@ -369,7 +371,7 @@ class Calls:
             "duration_seconds": round(seconds, 4),
         }  # without the notice: that has a message of its own
         try:
-            if record.notice or live.has_notice:
+            if call.has_sandbox and (record.notice or live.has_notice):
                 live.has_notice = False
                 notice = await self._database.take_notice(record.conversation_id)
                 result = with_notice(result, notice)
@@ -450,6 +452,7 @@ class Calls:
         live = self._conversations.live(record.conversation_id)
         outcome = None
         async with live.use() as sandbox:
+            call.has_sandbox = True
             outcome = await sandbox.bash.attach(
                 call.call_id,
                 timeout_seconds=self._limits.command_seconds,

@@ -1,0 +1,54 @@
+"""Whether the host's memory runs short, from what its kernel says. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+_LEAST_LOW_BYTES = 512 * 1024**2
+_LOW_PART = 20  # of the whole
+
+
+class Level(enum.StrEnum):
+    """How much memory there is."""
+
+    ENOUGH = "enough"
+    SHORT = "short"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A reading.
+
+    Attributes
+    ----------
+    available_bytes : int
+        What new programs could take without swapping (``MemAvailable``).
+    stalled_percent : float or None
+        Of the last ten seconds, in how many all tasks waited for memory at once (pressure stall
+        information, ``full avg10``); None where the kernel does not tell.
+    """
+
+    total_bytes: int
+    available_bytes: int
+    stalled_percent: float | None = None
+
+
+def level_of(memory: Memory, low_bytes: int, stalled_percent: float) -> Level:
+    """Give the level of a reading.
+
+    Parameters
+    ----------
+    low_bytes : int
+        Less is short, less than half of it critical. 0: 5 % of the memory, at least 512 MiB.
+    stalled_percent : float
+        More is short, however much is available; 0: not looked at.
+    """
+    low = low_bytes or max(_LEAST_LOW_BYTES, memory.total_bytes // _LOW_PART)
+    if memory.available_bytes * 2 < low:
+        return Level.CRITICAL
+    if memory.available_bytes < low:
+        return Level.SHORT
+    stalled = memory.stalled_percent or 0.0
+    return Level.SHORT if stalled_percent and stalled > stalled_percent else Level.ENOUGH
