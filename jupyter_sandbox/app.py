@@ -40,6 +40,7 @@ from .conversations.shared_files import SharedFiles
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
+from .conversations.warm_pool import ROUND_SECONDS, WarmPool
 from .directories import choose_runtime_dir, make_private, remember_runtime_dir
 from .directories import server_id as find_server_id
 from .engines.bubblewrap import BubblewrapEngine
@@ -70,6 +71,7 @@ from .stores.leases import Leases
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from .stores.message_records import MessageRecords
 from .stores.place_records import PlaceRecords
+from .stores.pool_records import PoolRecords
 from .stores.server_marks import ServerMarks
 from .stores.share_records import ShareRecords
 from .stores.upload_records import UploadRecords
@@ -253,6 +255,7 @@ class SandboxApp(ExtensionApp):
         await services.kernels.close()
         await services.previews.close()
         await services.conversations.detach()
+        await services.warm_pool.close()
         if self._way_out is not None:
             await self._way_out.stop()
         await services.contents.close()
@@ -314,7 +317,8 @@ class SandboxApp(ExtensionApp):
         disk_guard = DiskGuard(sandboxes, self._host_free_bytes, self.log)
         disk_guard.start()
         records = UploadRecords(database.connections)
-        placing = Placing(sandboxes, database, records, vault, self.log)
+        pool_records = PoolRecords(database.connections, server_id)
+        placing = Placing(sandboxes, database, records, vault, pool_records, self.log)
         messages = MessageRecords(database.connections)
         journal, message_feeds = Journal(messages, self.log), MessageFeeds(messages)
         journal.on_written = message_feeds.written
@@ -322,8 +326,14 @@ class SandboxApp(ExtensionApp):
         await asyncio.to_thread(marks.set)
         place_records = PlaceRecords(database.connections)
         places = Places(place_records, self._lifecycle, self.log)
-        around = Surroundings(database, sandboxes, placing, places, journal, marks, self.log, audit)
+        warm_pool = WarmPool(
+            self._lifecycle.warm_pool_size, sandboxes, pool_records, marks, self.log
+        )
+        around = Surroundings(
+            *(database, sandboxes, placing, places, journal, marks, self.log, audit, warm_pool)
+        )
         housekeeping = Housekeeping(Leases(database.connections), marks, self.log)
+        housekeeping.add("warm pool", ROUND_SECONDS, warm_pool.look, alone=False)
         housekeeping.start()
         conversations = Conversations(around, vault, Rates(self._limits))
         evictions = Evictions(
@@ -366,6 +376,7 @@ class SandboxApp(ExtensionApp):
             disk_guard=disk_guard,
             state_counts=StateCounts(database),
             marks=marks,
+            warm_pool=warm_pool,
             housekeeping=housekeeping,
             places=places,
             place_records=place_records,

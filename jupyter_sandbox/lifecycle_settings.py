@@ -10,6 +10,7 @@ from traitlets.config import Configurable
 from .models import Lifecycle
 
 _LONGEST_SECONDS = 10 * 366 * 86400.0
+_MOST_SPARES = 1000
 
 
 class SandboxLifecycle(Configurable):
@@ -76,6 +77,19 @@ class SandboxLifecycle(Configurable):
         "so many percent of the last ten seconds (pressure stall information, where the kernel "
         "has it). 0: not looked at.",
     ).tag(config=True)
+
+    warm_pool_size = Int(
+        0,
+        help="So many sandboxes are kept ready by each server process, so that a first call takes "
+        "milliseconds. Each takes the memory of an idle sandbox with its Python kernel, some 45 "
+        "MiB, for as long as the server runs. 0: none; each sandbox is made by its first call.",
+    ).tag(config=True)
+
+    @validate("warm_pool_size")
+    def _not_too_many(self, proposal: Any) -> Any:
+        if not 0 <= proposal.value <= _MOST_SPARES:
+            raise TraitError(f"SandboxLifecycle.warm_pool_size must be 0 to {_MOST_SPARES}")
+        return proposal.value
 
     @validate("suspend_seconds", "terminate_seconds", "evict_idle_seconds")
     def _bounded(self, proposal: Any) -> Any:

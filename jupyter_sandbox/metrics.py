@@ -72,6 +72,15 @@ WAITING_FOR_PLACE = Gauge(
 HOST_MEMORY_AVAILABLE = Gauge(
     "jupyter_sandbox_host_memory_available_bytes", "Memory of the host that is available."
 )
+POOL_TAKES = Counter(
+    "jupyter_sandbox_pool_takes",
+    "First calls that asked the warm pool: got a sandbox (hit) or none (miss); and sandboxes of it "
+    "that were not fit to be given (unfit).",
+    ("outcome",),
+)
+POOL_READY = Gauge(
+    "jupyter_sandbox_pool_ready", "Sandboxes of the warm pool that could be given now."
+)
 UPLOADED_BYTES = Counter("jupyter_sandbox_uploaded_bytes", "Bytes of uploads that were kept.")
 SHARED_BYTES = Counter("jupyter_sandbox_shared_bytes", "Bytes of files that were shared.")
 DOWNLOADED_BYTES = Counter(

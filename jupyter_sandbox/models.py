@@ -52,6 +52,7 @@ class Lifecycle:
     evict_idle_seconds: float = 600.0
     memory_low_bytes: int = 0
     memory_stalled_percent: float = 20.0
+    warm_pool_size: int = 0
 
 
 @dataclass(frozen=True)

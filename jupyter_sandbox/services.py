@@ -19,6 +19,7 @@ from .conversations.places import Places
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
+from .conversations.warm_pool import WarmPool
 from .engines.base import Engine
 from .models import Caller, Lifecycle, Limits
 from .previews.file_previews import FilePreviews
@@ -65,6 +66,7 @@ class Services:
     files: FileStore
     audit: AuditLog
     marks: ServerMarks
+    warm_pool: WarmPool
     housekeeping: Housekeeping
     places: Places
     place_records: PlaceRecords

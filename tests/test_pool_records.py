@@ -23,13 +23,13 @@ async def test_a_sandbox_is_of_the_pool_until_it_is_a_conversations(tmp_path):
         assert (made.sandbox_id, made.state, made.recipe) == (SANDBOX, "making", "recipe")
         conversation = (await one(database)).conversation_id
         assert await database.claim_provisioning(conversation, "s1", 30)
-        assert not await records.give(SANDBOX, "s1", conversation, "s1")  # it is not ready
+        assert not await records.give(SANDBOX, "s1", conversation)  # it is not ready
         assert await records.set_ready(SANDBOX, "s1")
-        assert await records.give(SANDBOX, "s1", conversation, "s1")
+        assert await records.give(SANDBOX, "s1", conversation)
         assert await records.all() == []
         record = await database.conversation(conversation)
         assert (record.sandbox_id, record.state) == (SANDBOX, "starting")
-        assert not await records.give(SANDBOX, "s1", conversation, "s1")
+        assert not await records.give(SANDBOX, "s1", conversation)
 
 
 async def test_it_moves_to_nobody_who_has_lost_the_claim(tmp_path):
@@ -37,9 +37,9 @@ async def test_it_moves_to_nobody_who_has_lost_the_claim(tmp_path):
         records = PoolRecords(database.connections, "here")
         await a_ready_one(records)
         conversation = (await one(database)).conversation_id
-        assert not await records.give(SANDBOX, "s1", conversation, "s1")  # nobody has claimed it
+        assert not await records.give(SANDBOX, "s1", conversation)  # nobody has claimed it
         assert await database.claim_provisioning(conversation, "s2", 30)
-        assert not await records.give(SANDBOX, "s1", conversation, "s1")
+        assert not await records.give(SANDBOX, "s1", conversation)
         assert [each.state for each in await records.all()] == ["ready"]
         assert (await database.conversation(conversation)).sandbox_id == ""
 
@@ -51,10 +51,10 @@ async def test_of_many_conversations_and_servers_that_want_one_sandbox_one_gets_
         await a_ready_one(records[0])
         wanting = [(await one(first)).conversation_id for _ in range(10)]
         for number, conversation in enumerate(wanting):
-            assert await first.claim_provisioning(conversation, f"s{number % 2}", 30)
+            assert await first.claim_provisioning(conversation, "s1", 30), number
         given = await asyncio.gather(
             *(
-                records[number % 2].give(SANDBOX, "s1", conversation, f"s{number % 2}")
+                records[number % 2].give(SANDBOX, "s1", conversation)
                 for number, conversation in enumerate(wanting)
             )
         )
@@ -73,7 +73,7 @@ async def test_what_a_dead_server_left_is_taken_over_once_and_never_given_by_it(
         assert sorted(taken) == [False, True]
         conversation = (await one(database)).conversation_id
         assert await database.claim_provisioning(conversation, "s1", 30)
-        assert not await records.give(SANDBOX, "s1", conversation, "s1")
+        assert not await records.give(SANDBOX, "s1", conversation)
         assert not await records.remove(SANDBOX, "s1")
 
 
@@ -84,7 +84,7 @@ async def test_what_is_ending_is_not_given(tmp_path):
         assert await records.set_ending(SANDBOX, "s1")
         conversation = (await one(database)).conversation_id
         assert await database.claim_provisioning(conversation, "s1", 30)
-        assert not await records.give(SANDBOX, "s1", conversation, "s1")
+        assert not await records.give(SANDBOX, "s1", conversation)
         assert await records.remove(SANDBOX, "s1")
         assert await records.all() == []
 

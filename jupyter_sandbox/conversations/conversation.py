@@ -29,6 +29,7 @@ from .notices import first_sandbox, lost_files, replaced_sandbox, woken_sandbox
 from .places import Places
 from .placing import Placing
 from .states import PROVISIONABLE, State
+from .warm_pool import WarmPool
 
 _POLL_SECONDS = 0.05
 _CLAIM_SECONDS = 30.0
@@ -47,6 +48,7 @@ class Surroundings:
     marks: ServerMarks
     log: logging.Logger
     audit: AuditLog
+    pool: WarmPool
 
 
 class Conversation:
@@ -303,25 +305,33 @@ class Conversation:
     async def _provision(self, record: ConversationRecord) -> Sandbox:
         around = self._around
         sandbox_id = secrets.token_hex(12)
+        spare: Sandbox | None = None
         holder = asyncio.ensure_future(self._hold_claim())
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             if record.sandbox_id:
                 await around.sandboxes.remove(record.sandbox_id)
-            if not await around.database.set_intent(
+            spare = await around.pool.take(self.conversation_id)
+            if spare is not None:
+                sandbox_id = spare.sandbox_id
+                sandbox, lost = spare, await around.placing.fill(self.conversation_id, spare)
+            elif await around.database.set_intent(
                 self.conversation_id, around.marks.process_id, sandbox_id
             ):
+                sandbox, lost = await around.placing.create(self.conversation_id, sandbox_id)
+            else:
                 raise Unavailable("another server took over the provisioning; try again")
-            sandbox, lost = await around.placing.create(self.conversation_id, sandbox_id)
         except BaseException as exc:
             metrics.PROVISION_SECONDS.labels("failed").observe(loop.time() - started)
+            if spare is not None:  # it was somebody's: it is not given to anybody else
+                await asyncio.shield(self._discard(spare))
             await asyncio.shield(self._note_failure(exc))
             raise
         finally:
             holder.cancel()
         seconds = loop.time() - started
-        metrics.PROVISION_SECONDS.labels("made").observe(seconds)
+        metrics.PROVISION_SECONDS.labels("made" if spare is None else "given").observe(seconds)
         notices = [first_sandbox()] if record.generation == 0 else []
         if lost:
             notices.append(lost_files(lost))
@@ -341,12 +351,16 @@ class Conversation:
                 "sandbox_started", "", self.conversation_id, seconds=round(seconds, 3)
             )
         except BaseException:
-            await asyncio.shield(sandbox.detach())
-            await asyncio.shield(around.sandboxes.remove(sandbox_id))
+            await asyncio.shield(self._discard(sandbox))
             raise
         for notice in notices:
             self._tell(notice)
         return sandbox
+
+    async def _discard(self, sandbox: Sandbox) -> None:
+        await sandbox.detach()
+        with contextlib.suppress(Unavailable):  # its id is in the record: the next use tries again
+            await self._around.sandboxes.remove(sandbox.sandbox_id)
 
     def _tell(self, notice: str) -> None:
         self._around.journal.add(self.conversation_id, "notice", {"text": clip_text(notice, 8000)})

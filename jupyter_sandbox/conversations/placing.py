@@ -20,6 +20,7 @@ from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
 from ..stores.database import Database
 from ..stores.file_store import FileStore
+from ..stores.pool_records import PoolRecords
 from ..stores.upload_records import UploadRecords
 
 _TRIES = 20
@@ -34,6 +35,7 @@ class Placing:
         database: Database,
         uploads: UploadRecords,
         files: FileStore,
+        pool: PoolRecords,
         log: logging.Logger,
     ) -> None:
         self._sandboxes = sandboxes
@@ -41,6 +43,7 @@ class Placing:
         self._database = database
         self._uploads = uploads
         self._files = files
+        self._pool = pool
         self._log = log
         # Guards the placing of one conversation's uploads: two versions of a name in order.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -75,6 +78,21 @@ class Placing:
             await asyncio.shield(self._sandboxes.remove(sandbox_id))
             raise
         return sandbox, lost
+
+    async def fill(self, conversation_id: str, sandbox: Sandbox) -> list[str]:
+        """Put the conversation's files into a sandbox that was nobody's; give what was lost.
+
+        Its way out is the conversation's from here on.
+        """
+        opening = asyncio.ensure_future(self._sandboxes.assign(sandbox, conversation_id))
+        try:
+            lost = await self.place_all(conversation_id, sandbox.sandbox_id)
+            for share in newest(await self._database.shares(conversation_id)):
+                lost += await self._put_back(sandbox, share)
+            await opening
+        finally:
+            opening.cancel()
+        return lost
 
     async def place_all(self, conversation_id: str, sandbox_id: str) -> list[str]:
         """Make a sandbox's uploads those of the records; give what could not be put in place."""
@@ -116,8 +134,9 @@ class Placing:
             return
         # In this order: a sandbox that is being made is written down before it has a directory.
         living = {found.sandbox_id[:12] for found in await self._sandboxes.list()}
+        living |= {row.sandbox_id[:12] for row in await self._pool.all()}  # those move to the next
         for record in await self._database.conversations_with_sandbox():
-            if record.state == "starting":
+            if record.state in ("starting", "running"):
                 living.add(record.sandbox_id[:12])
         for sandbox_id in there:
             if sandbox_id not in living:

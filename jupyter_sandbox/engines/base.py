@@ -210,6 +210,13 @@ class Engine(ABC):
         """
         return EngineUsage()
 
+    async def recipe(self) -> str:
+        """Give of what and how this engine makes environments: another text, other environments.
+
+        For who keeps some ready: the image as it is now, and the engine's own settings.
+        """
+        return self.name
+
     def disk_paths(self) -> Sequence[Path]:
         """Give a path on each file system of this host that environments write to."""
         return ()

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -153,6 +154,11 @@ class BubblewrapEngine(ConfigurableEngine):
     async def usage(self, sandbox_id: str, *, disk: bool = False) -> EngineUsage:
         """See ``Engine.usage``."""
         return await self._calls.run(self._usage, sandbox_id, disk)
+
+    async def recipe(self) -> str:
+        """See ``Engine.recipe``: the settings, bubblewrap, and the Python that is shown inside."""
+        program = await self._calls.run(self._require_program)
+        return f"{await super().recipe()} {program} {find_host_python()} {sys.version}"
 
     def disk_paths(self) -> Sequence[Path]:
         """See ``Engine.disk_paths``."""

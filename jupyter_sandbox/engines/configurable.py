@@ -20,6 +20,11 @@ class _EngineMeta(MetaHasTraits, ABCMeta):
 class ConfigurableEngine(LoggingConfigurable, Engine, metaclass=_EngineMeta):
     """An engine with traits and ``self.log``."""
 
+    async def recipe(self) -> str:
+        """See ``Engine.recipe``: the name, and the settings as they are."""
+        settings = {name: str(getattr(self, name)) for name in self.trait_names(config=True)}
+        return f"{self.name} {sorted(settings.items())}"
+
 
 class DirectoryTrait(Unicode[str, Any]):
     """The path of a directory: a string or a ``Path``; ``~`` is the home."""

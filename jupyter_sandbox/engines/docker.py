@@ -135,6 +135,10 @@ class DockerEngine(ConfigurableEngine):
         """
         return await self._calls.run(self._usage, sandbox_id, disk)
 
+    async def recipe(self) -> str:
+        """See ``Engine.recipe``: the settings, and the id of the image as it is now."""
+        return f"{await super().recipe()} {await self._calls.run(self._image_id)}"
+
     def disk_paths(self) -> Sequence[Path]:
         """See ``Engine.disk_paths``: the service's directory, where it is on this host."""
         root = Path(str(self._facts.get("DockerRootDir", "")))
@@ -239,6 +243,11 @@ class DockerEngine(ConfigurableEngine):
                 ended = self._inspect(row["Labels"].get(LABEL_ID, ""))
                 found += [ended] if ended is not None else []
         return found
+
+    def _image_id(self) -> str:
+        client = self._connect()
+        with self._translated("look at the image"):
+            return str(client.inspect_image(self.image)["Id"])
 
     def _change(self, sandbox_id: str, verb: str, wanted: EngineState) -> None:
         client = self._connect()

@@ -43,6 +43,7 @@ from .client_settings import SITE_TARGET
 from .limit_hits import LimitHits
 from .link import GuestLink
 from .plaintext import PlaintextDirs
+from .recipe import digest_of
 from .sandbox import Sandbox
 from .way_out import EGRESS_TARGET, WayOut
 
@@ -50,6 +51,7 @@ _ENGINE_SECONDS = 60.0
 _ABANDON_SECONDS = 5.0
 _END_LOOKS, _END_LOOK_SECONDS = 20, 0.1  # a service learns of a container's end a moment later
 _TERMINATED = 128 + 15
+_NOBODYS_ID = "0" * 24  # in a recipe, where each sandbox has its own
 
 T = TypeVar("T")
 
@@ -105,6 +107,7 @@ class Sandboxes:
         self._ended: dict[str, str] = {}
         self.attached: weakref.WeakValueDictionary[str, Sandbox] = weakref.WeakValueDictionary()
         self.paused_because = ""  # a sentence while the disk guard lets no sandbox run
+        self.wanted = 0  # sandboxes that conversations wait for just now
 
     def require_running(self) -> None:
         """Raise ``Unavailable`` while sandboxes are paused for the host's sake."""
@@ -119,37 +122,37 @@ class Sandboxes:
         Unavailable
             The engine refused, or the guest did not dial in time.
         """
-        self.require_running()
-        home = self._home(sandbox_id)
-        sandbox: Sandbox | None = None
-        async with self._starts:
-            try:
-                sandbox = await self._open(sandbox_id, conversation_id)
-                spec = await self._spec(sandbox_id)
-                seconds = self.settings.start_timeout_seconds
-                await _bounded(self.engine.start(spec), seconds)
-                await sandbox.link.wait_connected(seconds)
-                await self.way_out.wait_opened(sandbox_id)
-                sandbox.is_new = True
-                assert sandbox.limits is not None
-                sandbox.limits.is_new = True
-                self.attached[sandbox_id] = sandbox
-            except BaseException as exc:
-                if sandbox is not None:
-                    await asyncio.shield(sandbox.detach())
-                await asyncio.shield(self._abandon(sandbox_id, home))
-                if isinstance(exc, OSError):
-                    raise Unavailable(
-                        "the sandbox's directories could not be made", detail=repr(exc)
-                    ) from exc
-                raise
-        self._log.info("sandbox %s: started on %s", sandbox_id, self.engine.name)
-        return sandbox
+        self.wanted += 1
+        try:
+            async with self._starts:
+                return await self._create(sandbox_id, conversation_id)
+        finally:
+            self.wanted -= 1
+
+    async def create_spare(self, sandbox_id: str) -> Sandbox:
+        """Make one that is nobody's yet, as ``create`` does; it has no way out.
+
+        It takes no turn from those that somebody waits for; the caller bounds how many are made.
+        """
+        return await self._create(sandbox_id, "")
+
+    async def assign(self, sandbox: Sandbox, conversation_id: str) -> None:
+        """Open the way out of a spare one: from now on what it does is this conversation's."""
+        egress = self._home(sandbox.sandbox_id) / "egress"
+        self.way_out.open(sandbox.sandbox_id, conversation_id, egress, self._socket_name)
+        await self.way_out.wait_opened(sandbox.sandbox_id)
+
+    async def recipe(self) -> str:
+        """Give a digest of all that new sandboxes are made of, and of what they may reach."""
+        spec = await self._spec(_NOBODYS_ID)
+        return digest_of(spec, await _bounded(self.engine.recipe()), self.way_out.rules_text)
 
     async def attach(
         self, sandbox_id: str, conversation_id: str, timeout_seconds: float = 10.0
     ) -> Sandbox | None:
         """Give a sandbox that another or an earlier process made; None when it is not there.
+
+        A spare one, which has no way out, when ``conversation_id`` is empty.
 
         Raises
         ------
@@ -227,6 +230,10 @@ class Sandboxes:
         """Give all environments of this installation."""
         return await _bounded(self.engine.list(self.settings.server_id))
 
+    async def running(self) -> set[str]:
+        """Give the ids of those that run."""
+        return {each.sandbox_id for each in await self.list() if each.state is EngineState.RUNNING}
+
     async def enforcement(self, sandbox_id: str = "") -> tuple[Enforced, ...]:
         """Give what holds a running sandbox; of any that runs when none is named, () for none."""
         if not sandbox_id:
@@ -235,6 +242,33 @@ class Sandboxes:
                 return ()
             sandbox_id = running[0].sandbox_id
         return await _bounded(self.engine.enforcement(sandbox_id))
+
+    async def _create(self, sandbox_id: str, conversation_id: str) -> Sandbox:
+        self.require_running()
+        home = self._home(sandbox_id)
+        sandbox: Sandbox | None = None
+        try:
+            sandbox = await self._open(sandbox_id, conversation_id)
+            spec = await self._spec(sandbox_id)
+            seconds = self.settings.start_timeout_seconds
+            await _bounded(self.engine.start(spec), seconds)
+            await sandbox.link.wait_connected(seconds)
+            await self.way_out.wait_opened(sandbox_id)
+            sandbox.is_new = True
+            assert sandbox.limits is not None
+            sandbox.limits.is_new = True
+            self.attached[sandbox_id] = sandbox
+        except BaseException as exc:
+            if sandbox is not None:
+                await asyncio.shield(sandbox.detach())
+            await asyncio.shield(self._abandon(sandbox_id, home))
+            if isinstance(exc, OSError):
+                raise Unavailable(
+                    "the sandbox's directories could not be made", detail=repr(exc)
+                ) from exc
+            raise
+        self._log.info("sandbox %s: started on %s", sandbox_id, self.engine.name)
+        return sandbox
 
     def _home(self, sandbox_id: str) -> Path:
         return self.settings.runtime_dir / sandbox_id[:12]
@@ -249,7 +283,8 @@ class Sandboxes:
         await asyncio.to_thread(self.settings.plaintext.make, sandbox_id)
         for directory in (dial, egress):
             _remove_dead_sockets(directory)
-        self.way_out.open(sandbox_id, conversation_id, egress, self._socket_name)
+        if conversation_id:
+            self.way_out.open(sandbox_id, conversation_id, egress, self._socket_name)
         link = GuestLink(dial, self._socket_name, self._log)
         await link.start()
         settings = self.settings

@@ -8,6 +8,7 @@ all, and a file in the sandbox's directory says so to the forwarder inside.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,13 @@ class WayOut:
         if self._find_outside is None:
             return ""
         return None if self._proxy is None else allowed_text(self._proxy.rules)
+
+    @property
+    def rules_text(self) -> str:
+        """What may be reached, as text to compare; "" while it is not known."""
+        if self._find_outside is None:
+            return "off"
+        return "" if self._proxy is None else json.dumps(self._proxy.rules.to_json(), default=str)
 
     async def mirrors(self) -> Mapping[str, str]:
         """Give the variables for new sandboxes; waits a moment while they are being found out."""

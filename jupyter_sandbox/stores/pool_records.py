@@ -124,13 +124,8 @@ class PoolRecords:
         """Forget one that is gone; False if it was not the holder's."""
         return await self._change(_REMOVE, sandbox_id, holder)
 
-    async def give(self, sandbox_id: str, holder: str, conversation_id: str, server: str) -> bool:
-        """Make it the sandbox that a conversation is being provisioned with.
-
-        Parameters
-        ----------
-        server : str
-            The server process that has the claim to provision the conversation.
+    async def give(self, sandbox_id: str, holder: str, conversation_id: str) -> bool:
+        """Make it the sandbox that its holder provisions a conversation with.
 
         Returns
         -------
@@ -143,7 +138,7 @@ class PoolRecords:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
             given = False
             try:
-                intent = {"id": conversation_id, "server": server, "new_sandbox_id": sandbox_id}
+                intent = {"id": conversation_id, "server": holder, "new_sandbox_id": sandbox_id}
                 given = bool(
                     connection.execute(_GIVE, {"id": sandbox_id, "by": holder}).rowcount
                     and connection.execute(sql.SET_INTENT, intent).rowcount
