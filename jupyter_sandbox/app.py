@@ -23,6 +23,7 @@ from traitlets import Callable as TraitCallable
 from traitlets import Set as TraitSet
 
 from .conversations.access_file import AccessFile
+from .conversations.adopting import Adopting
 from .conversations.contents.contents import Contents
 from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
@@ -30,12 +31,14 @@ from .conversations.evictions import Evictions
 from .conversations.housekeeping import Housekeeping
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
+from .conversations.living import Living
 from .conversations.memory_guard import LOOK_SECONDS as MEMORY_LOOK_SECONDS
 from .conversations.memory_guard import MemoryGuard
 from .conversations.message_feeds import MessageFeeds
 from .conversations.places import Places
 from .conversations.placing import Placing
 from .conversations.rates import Rates
+from .conversations.reaping import Reaping
 from .conversations.shared_files import SharedFiles
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
@@ -83,6 +86,7 @@ from .tools.notebooks import Notebooks
 
 _GRACE_SECONDS = 60.0  # of a call beyond its longest time, until its end is recorded
 
+_SWEEP_SECONDS = 3600.0
 _FIRST_CALL = """the first call to a sandbox:
     id=$(curl -s -H "Authorization: token $JUPYTER_TOKEN" -X POST %s \\
          | python3 -c 'import json,sys; print(json.load(sys.stdin)["id"])')
@@ -246,7 +250,6 @@ class SandboxApp(ExtensionApp):
         if services is None:
             return
         await services.housekeeping.close()
-        await services.sweeping.close()
         await services.state_counts.close()
         await services.disk_guard.close()
         services.message_feeds.end()
@@ -318,7 +321,7 @@ class SandboxApp(ExtensionApp):
         disk_guard.start()
         records = UploadRecords(database.connections)
         pool_records = PoolRecords(database.connections, server_id)
-        placing = Placing(sandboxes, database, records, vault, pool_records, self.log)
+        placing = Placing(sandboxes, database, records, vault, self.log)
         messages = MessageRecords(database.connections)
         journal, message_feeds = Journal(messages, self.log), MessageFeeds(messages)
         journal.on_written = message_feeds.written
@@ -334,7 +337,6 @@ class SandboxApp(ExtensionApp):
         )
         housekeeping = Housekeeping(Leases(database.connections), marks, self.log)
         housekeeping.add("warm pool", ROUND_SECONDS, warm_pool.look, alone=False)
-        housekeeping.start()
         conversations = Conversations(around, vault, Rates(self._limits))
         evictions = Evictions(
             *(place_records, conversations, self._lifecycle),
@@ -344,6 +346,14 @@ class SandboxApp(ExtensionApp):
         memory_guard = MemoryGuard(evictions, sandboxes, self._lifecycle, self.log)
         places.memory_level = lambda: memory_guard.level
         housekeeping.add("memory", MEMORY_LOOK_SECONDS, memory_guard.look, alone=False)
+        every = self._lifecycle.reap_seconds
+        adopting = Adopting(conversations, sandboxes, database, self.log)
+        housekeeping.add("adopt", every, adopting.adopt_all, alone=False)
+        reaping = Reaping(sandboxes, Living(database, pool_records), marks, self.log)
+        housekeeping.add("reap", every, reaping.reap)
+        sweeping = Sweeping(database, records, vault, self.log)
+        housekeeping.add("sweep files", max(every, _SWEEP_SECONDS), sweeping.sweep)
+        housekeeping.start()
         calls = Calls(conversations, database, vault, journal, self._limits, self.log, audit)
         changed = calls.capacity.forget
         uploads = Uploads(
@@ -381,7 +391,6 @@ class SandboxApp(ExtensionApp):
             places=places,
             place_records=place_records,
             memory_guard=memory_guard,
-            sweeping=Sweeping(database, records, vault, placing, self.log),
             previews=FilePreviews(self._previews.html_scripts, self.log),
             limits=self._limits,
             lifecycle=self._lifecycle,

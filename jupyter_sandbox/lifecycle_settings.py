@@ -91,6 +91,19 @@ class SandboxLifecycle(Configurable):
             raise TraitError(f"SandboxLifecycle.warm_pool_size must be 0 to {_MOST_SPARES}")
         return proposal.value
 
+    reap_seconds = Float(
+        300.0,
+        help="How often a server looks for what crashes have left (sandboxes, directories, sockets "
+        "that belong to nobody) and for sandboxes of servers that are gone, in seconds, 5 to 3600; "
+        "also at its start. Less finds it earlier and asks the engine more often.",
+    ).tag(config=True)
+
+    @validate("reap_seconds")
+    def _in_range(self, proposal: Any) -> Any:
+        if not 5 <= proposal.value <= 3600:
+            raise TraitError("SandboxLifecycle.reap_seconds must be 5 to 3600")
+        return proposal.value
+
     @validate("suspend_seconds", "terminate_seconds", "evict_idle_seconds")
     def _bounded(self, proposal: Any) -> Any:
         if not 0 <= proposal.value <= _LONGEST_SECONDS:

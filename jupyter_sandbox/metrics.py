@@ -35,6 +35,8 @@ REASONS = frozenset(
         *("bad_range", "internal_error", "feature_off", "unavailable", "unhealthy", "error"),
     )
 )
+KINDS = frozenset(("sandbox", "directory", "socket", "remains", "mark", "file"))
+OUTCOMES = frozenset(("adopted", "lost", "stilled", "given_up", "failed"))
 OTHER = "other"
 
 CALLS = Counter(
@@ -112,6 +114,18 @@ AUDIT_LOST = Counter(
 )
 
 
+REAPED = Counter(
+    "jupyter_sandbox_reaped",
+    "Things that belonged to nobody any more and were removed, after crashes mostly.",
+    ("kind",),
+)
+ADOPTED = Counter(
+    "jupyter_sandbox_adopted",
+    "Sandboxes that were there already when a server looked for them, by what became of them.",
+    ("outcome",),
+)
+
+
 def count_call(tool: str, code: str, seconds: float | None) -> None:
     """Count a call that is over; ``seconds`` is None when it reached no sandbox."""
     tool = known(tool, TOOLS)
@@ -135,6 +149,16 @@ def count_egress(line: Mapping[str, object]) -> None:
 def count_refusal(code: str) -> None:
     """Count a request that was answered with an error."""
     REFUSED_REQUESTS.labels(known(code, REASONS | CODES)).inc()
+
+
+def count_reaped(kind: str, count: int = 1) -> None:
+    """Count what was removed because nobody had it any more."""
+    REAPED.labels(known(kind, KINDS)).inc(count)
+
+
+def count_adopted(outcome: str) -> None:
+    """Count a sandbox that was there already."""
+    ADOPTED.labels(known(outcome, OUTCOMES)).inc()
 
 
 def show_states(counts: Mapping[str, int], states: Collection[str]) -> None:

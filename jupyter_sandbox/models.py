@@ -53,6 +53,7 @@ class Lifecycle:
     memory_low_bytes: int = 0
     memory_stalled_percent: float = 20.0
     warm_pool_size: int = 0
+    reap_seconds: float = 300.0
 
 
 @dataclass(frozen=True)

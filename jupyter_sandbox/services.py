@@ -17,7 +17,6 @@ from .conversations.memory_guard import MemoryGuard
 from .conversations.message_feeds import MessageFeeds
 from .conversations.places import Places
 from .conversations.state_counts import StateCounts
-from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .conversations.warm_pool import WarmPool
 from .engines.base import Engine
@@ -71,7 +70,6 @@ class Services:
     places: Places
     place_records: PlaceRecords
     memory_guard: MemoryGuard
-    sweeping: Sweeping
     state_counts: StateCounts
     disk_guard: DiskGuard
     previews: FilePreviews

@@ -94,8 +94,7 @@ async def test_after_fifty_kills_each_file_is_whole_or_absent_and_nothing_stray_
 
             vault, _ = await open_vault(tmp_path, database.connections, {})
             uploads = UploadRecords(database.connections)
-            sweeping = Sweeping(database, uploads, vault, _NoSandboxes(), logging.getLogger())
-            await sweeping.wait()
+            await Sweeping(database, uploads, vault, logging.getLogger()).sweep()
             files = [row.stored for row in await uploads.all(conversation)]
             files += [row.stored for row in await database.shares(conversation)]
             ids = sorted(file.identity.file_id for file in files)
@@ -114,11 +113,6 @@ async def test_after_fifty_kills_each_file_is_whole_or_absent_and_nothing_stray_
     # The kills did come in the middle of something.
     assert stopped_half > 10
     assert kept_most >= 4
-
-
-class _NoSandboxes:
-    async def sweep(self) -> None:
-        pass
 
 
 def _delete_shares(connection) -> None:

@@ -28,6 +28,7 @@ from .journal import Journal
 from .notices import first_sandbox, lost_files, replaced_sandbox, woken_sandbox
 from .places import Places
 from .placing import Placing
+from .righting import Righted, ended_claim, give_up_start, keep_still
 from .states import PROVISIONABLE, State
 from .warm_pool import WarmPool
 
@@ -124,6 +125,36 @@ class Conversation:
             async with self._lock:
                 sandbox = await self._attach_running()
         return 0 if sandbox is None else await sandbox.interrupt()
+
+    async def put_right(self) -> Righted:
+        """Adopt a sandbox that runs; mend what a crash left between its record and its engine.
+
+        It is no use, and wakes nothing.
+
+        Raises
+        ------
+        Unavailable
+            The engine or the guest does not answer; nothing is lost by that.
+        NotFound
+            The conversation is gone.
+        """
+        database, sandboxes = self._around.database, self._around.sandboxes
+        async with self._lock:
+            if self.is_attached:
+                return Righted.NOTHING
+            record = await self._record()
+            if record.state == State.STARTING:
+                return await give_up_start(record, database, sandboxes, self._around.marks)
+            if record.state == State.SUSPENDED:
+                done = await keep_still(record, database, sandboxes)
+                if done is Righted.LOST:
+                    await self._lose(record)
+                return done
+            if record.state != State.RUNNING:
+                return Righted.NOTHING
+            await self._let_go()
+            self._sandbox = await self._attach(record, is_patient=True)
+            return Righted.LOST if self._sandbox is None else Righted.ADOPTED
 
     async def detach(self) -> None:
         """Let go of the sandbox; it runs on."""
@@ -246,7 +277,7 @@ class Conversation:
             elif record.state in PROVISIONABLE or record.state == State.STARTING:
                 if not await self._around.places.claim(
                     *(record, self._around.marks.process_id, _CLAIM_SECONDS),
-                    ended=self._ended_claim(record),
+                    ended=ended_claim(record, self._around.marks),
                 ):
                     await asyncio.sleep(_POLL_SECONDS)  # somebody else does it: wait for theirs
                     continue
@@ -261,7 +292,7 @@ class Conversation:
     async def _attach_running(self) -> Sandbox | None:
         record = await self._record()
         if record.state == State.RUNNING:
-            self._sandbox = await self._attach(record)
+            self._sandbox = await self._attach(record, is_patient=True)
         return self._sandbox
 
     async def _attach(self, record: ConversationRecord, is_patient: bool = False) -> Sandbox | None:
@@ -283,7 +314,10 @@ class Conversation:
             if is_patient:
                 raise
             sandbox, why = None, "it did not answer any more"
-        if sandbox is not None:
+        if sandbox is None:
+            await self._lose(record, why)
+            return None
+        try:
             if woken:
                 await around.database.add_notice(self.conversation_id, woken_sandbox())
                 self.has_notice = True
@@ -291,7 +325,16 @@ class Conversation:
                 around.audit.note("sandbox_woken", "", self.conversation_id)
             # A server that was killed may have recorded an upload that it did not get to place.
             await around.placing.place_all(self.conversation_id, record.sandbox_id)
-            return sandbox
+        except BaseException:
+            await asyncio.shield(sandbox.detach())
+            raise
+        return sandbox
+
+    async def _lose(self, record: ConversationRecord, why: str = "") -> None:
+        """Record that the sandbox is gone, for the next call to say; remove what is left of it."""
+        around = self._around
+        if not why and record.engine not in ("", around.sandboxes.engine.name):
+            why = f"it was made by {record.engine}, which this server does not use now"
         why = why or await around.sandboxes.why_gone(record.sandbox_id)
         around.log.warning("conversation %s: sandbox lost: %s", self.conversation_id, why)
         if await around.database.lose_sandbox(self.conversation_id, record.sandbox_id):
@@ -300,7 +343,6 @@ class Conversation:
             self._tell(replaced_sandbox(why))
             around.audit.note("sandbox_lost", "", self.conversation_id)
             await around.sandboxes.remove(record.sandbox_id)
-        return None
 
     async def _provision(self, record: ConversationRecord) -> Sandbox:
         around = self._around
@@ -406,15 +448,6 @@ class Conversation:
             raise InvalidRequest(
                 "Something runs in this sandbox; wait for its end, or cancel it.", status=409
             )
-
-    def _ended_claim(self, record: ConversationRecord) -> str:
-        """Give who holds the claim if nobody provisions by it any more, else ""; the lock is held.
-
-        A server that has ended, however it ended; or this one, of which only the holder of the
-        lock provisions.
-        """
-        marks, holder = self._around.marks, record.claimed_by
-        return "" if holder != marks.process_id and marks.is_alive(holder) else holder
 
     def _require_state(self, record: ConversationRecord, *states: State) -> None:
         if record.state not in states:

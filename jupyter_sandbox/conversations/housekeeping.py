@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..errors import SandboxError
-from ..stores.leases import Leases
+from ..stores.leases import LONGEST_SECONDS, Leases
 from ..stores.server_marks import ServerMarks
 
 _LEASE_ROUNDS = 3  # so many rounds may be late before another server takes a chore over
@@ -33,7 +33,8 @@ class Chore:
     @property
     def lease_seconds(self) -> float:
         """How long others wait for a server that died in the middle of it."""
-        return max(self.every_seconds * _LEASE_ROUNDS, _LEAST_LEASE_SECONDS)
+        seconds = max(self.every_seconds * _LEASE_ROUNDS, _LEAST_LEASE_SECONDS)
+        return min(seconds, LONGEST_SECONDS)
 
 
 class Housekeeping:

@@ -20,7 +20,6 @@ from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
 from ..stores.database import Database
 from ..stores.file_store import FileStore
-from ..stores.pool_records import PoolRecords
 from ..stores.upload_records import UploadRecords
 
 _TRIES = 20
@@ -35,7 +34,6 @@ class Placing:
         database: Database,
         uploads: UploadRecords,
         files: FileStore,
-        pool: PoolRecords,
         log: logging.Logger,
     ) -> None:
         self._sandboxes = sandboxes
@@ -43,7 +41,6 @@ class Placing:
         self._database = database
         self._uploads = uploads
         self._files = files
-        self._pool = pool
         self._log = log
         # Guards the placing of one conversation's uploads: two versions of a name in order.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -126,21 +123,6 @@ class Placing:
             return  # it ended, or begins: then it gets all there is
         async with self._lock(conversation_id):
             await self._place(conversation_id, record.sandbox_id, name)
-
-    async def sweep(self) -> None:
-        """Remove the plaintext of sandboxes that are gone. For the server's start."""
-        there = await asyncio.to_thread(self._dirs.sandboxes)
-        if not there:
-            return
-        # In this order: a sandbox that is being made is written down before it has a directory.
-        living = {found.sandbox_id[:12] for found in await self._sandboxes.list()}
-        living |= {row.sandbox_id[:12] for row in await self._pool.all()}  # those move to the next
-        for record in await self._database.conversations_with_sandbox():
-            if record.state in ("starting", "running"):
-                living.add(record.sandbox_id[:12])
-        for sandbox_id in there:
-            if sandbox_id not in living:
-                await asyncio.to_thread(self._dirs.remove, sandbox_id)
 
     async def _prepare(
         self, conversation_id: str, sandbox_id: str

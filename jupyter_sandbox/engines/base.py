@@ -217,6 +217,14 @@ class Engine(ABC):
         """
         return self.name
 
+    async def sweep(self, server_id: str) -> Sequence[str]:
+        """Remove what crashes have left between two steps, that no environment has; name it.
+
+        Of one installation, and what cannot be anybody's. What is under way is left alone, also
+        of other server processes and installations.
+        """
+        return ()
+
     def disk_paths(self) -> Sequence[Path]:
         """Give a path on each file system of this host that environments write to."""
         return ()

@@ -27,6 +27,7 @@ from ..models import Enforced
 from . import (
     bubblewrap_health,
     children,
+    leftovers,
     process_limits,
     process_table,
     recorded,
@@ -160,6 +161,10 @@ class BubblewrapEngine(ConfigurableEngine):
         program = await self._calls.run(self._require_program)
         return f"{await super().recipe()} {program} {find_host_python()} {sys.version}"
 
+    async def sweep(self, server_id: str) -> Sequence[str]:
+        """See ``Engine.sweep``."""
+        return await self._calls.run(self._sweep, server_id)
+
     def disk_paths(self) -> Sequence[Path]:
         """See ``Engine.disk_paths``."""
         return (Path(self.data_dir),)
@@ -261,10 +266,24 @@ class BubblewrapEngine(ConfigurableEngine):
         if record is not None:
             with recorded.translated("the sandbox's control group could not be removed"):
                 record.groups.remove(recorded.EXIT_SECONDS)
+            numbers = Path(self.stage_dir) / "uids"
             if record.uid is not None:
-                uids.release(Path(self.stage_dir) / "uids", sandbox_id, record.uid)
+                uids.release(numbers, sandbox_id, record.uid)
+            elif self._is_root:  # killed between its claim and the note of it
+                uids.release_any(numbers, sandbox_id)
         for path in self._records.directory(sandbox_id).glob("*"):
             path.unlink(missing_ok=True)
+
+    def _sweep(self, server_id: str) -> Sequence[str]:
+        parts = [
+            leftovers.unrecorded(self._records, self._remove_all_of),
+            leftovers.templates(Path(self.data_dir)),
+            leftovers.trees(self._records, server_id),
+            leftovers.groups(self._cgroups(), self._records),
+        ]
+        if self._is_root:
+            parts.append(leftovers.user_numbers(Path(self.stage_dir) / "uids"))
+        return leftovers.each(*parts)
 
     # What this host offers, looked up once
 
@@ -342,12 +361,11 @@ class BubblewrapEngine(ConfigurableEngine):
         probe = self._root_of(sandbox_id)
         directory = self._records.directory(sandbox_id)
         try:
-            directory.mkdir(parents=True, mode=0o700)
-            spec = _probe_spec(sandbox_id, directory)
-            if self._is_root:
-                directory.chmod(0o755)
             with self._records.lock(sandbox_id, _LOCK_SECONDS):
                 try:
+                    spec = _probe_spec(sandbox_id, directory)
+                    if self._is_root:
+                        directory.chmod(0o755)
                     self._starts().start(spec, program)
                     record = self._records.read(sandbox_id)
                     assert record is not None
@@ -370,7 +388,7 @@ class BubblewrapEngine(ConfigurableEngine):
 def _probe_spec(sandbox_id: str, dial_dir: Path) -> SandboxSpec:
     return SandboxSpec(
         sandbox_id=sandbox_id,
-        server_id="0",
+        server_id=leftovers.PROBE_SERVER,
         dial_dir=dial_dir,
         guest_argv=("{python}", "-I", "-S", "-c", "pass"),
     )

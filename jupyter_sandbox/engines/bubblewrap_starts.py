@@ -67,10 +67,13 @@ class BubblewrapStarts:
             What was made so far is left for the engine to remove.
         """
         spec = _with_real_paths(spec)
-        uid = self._claim_uid(spec)
-        record = SandboxRecord(spec.sandbox_id, spec.server_id, datetime.now(UTC), uid=uid)
+        record = SandboxRecord(spec.sandbox_id, spec.server_id, datetime.now(UTC))
         record = dataclasses.replace(record, groups=self.cgroups.groups_of(spec.sandbox_id))
-        self.records.write(record)
+        self.records.write(record)  # before there is anything of it, so that all of it is found
+        uid = self._claim_uid(spec)
+        if uid is not None:
+            record = dataclasses.replace(record, uid=uid)
+            self.records.write(record)
         view = self.view
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = self._write_files(spec, view, uid)
@@ -89,7 +92,11 @@ class BubblewrapStarts:
             arguments,
             bubblewrap_flags.guest_command(spec),
             seccomp=seccomp_bpf.program(os.uname().machine, unsupported),
-            environment={"PATH": os.defpath + ":/usr/sbin:/sbin", recorded.MARKER: spec.sandbox_id},
+            environment={
+                "PATH": os.defpath + ":/usr/sbin:/sbin",
+                recorded.MARKER: spec.sandbox_id,
+                recorded.SERVER_MARKER: spec.server_id,
+            },
             timeout_seconds=self.timeout_seconds,
         ) as launched:
             record = dataclasses.replace(record, init=launched.init, launcher=launched.launcher)

@@ -35,6 +35,9 @@ _PIECE_BYTES = 64 * 1024
 _MAKE_SECONDS = 60.0
 _TOOL = "mkfs.ext4"
 
+TEMPLATE = "template-"
+"""How directories begin in which templates are made."""
+
 
 @dataclass(frozen=True)
 class _Template:
@@ -98,7 +101,7 @@ class DiskImages:
         # What the file system needs for itself comes on top.
         size = resources.disk_bytes + entries * _INODE_BYTES + resources.disk_bytes // 4096 + 2**20
         size += -size % 4096
-        with tempfile.TemporaryDirectory(dir=self._directory, prefix="template-") as temporary:
+        with tempfile.TemporaryDirectory(dir=self._directory, prefix=TEMPLATE) as temporary:
             content, image = Path(temporary) / "content", Path(temporary) / "image"
             content.mkdir()
             fill(content)

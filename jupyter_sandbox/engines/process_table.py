@@ -129,6 +129,24 @@ def find_by_environment(marker: str) -> list[ProcessId]:
     return found
 
 
+def environment_of(process: ProcessId) -> dict[str, str]:
+    """Give the environment a process of ours was started with; {} when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/environ", "rb") as file:
+        lines = [os.fsdecode(line).partition("=") for line in file.read().split(b"\0")]
+        if state_of(process) != "":
+            return {name: value for name, _, value in lines if name}
+    return {}
+
+
+def users() -> frozenset[int]:
+    """Give the numbers of all users that have a process."""
+    found = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            found.add(os.stat(f"/proc/{pid}").st_uid)
+    return frozenset(found)
+
+
 @contextlib.contextmanager
 def _pidfd(process: ProcessId) -> Iterator[int | None]:
     try:

@@ -21,6 +21,9 @@ from .records import SandboxRecord
 MARKER = "JUPYTER_SANDBOX_ID"
 """In the environment of each launcher: finds one that was not written down any more."""
 
+SERVER_MARKER = "JUPYTER_SANDBOX_SERVER"
+"""Likewise: of which installation it is."""
+
 EXIT_SECONDS = 10.0
 _LAUNCHER_SECONDS = 1.0
 _REMOVE_SECONDS = 300.0

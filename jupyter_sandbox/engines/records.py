@@ -102,6 +102,10 @@ class Records:
         except (OSError, ValueError):
             return None
 
+    def has(self, sandbox_id: str) -> bool:
+        """Say whether there is a record, whether it can be read or not."""
+        return bool(_ID.fullmatch(sandbox_id)) and (self.state_dir / sandbox_id / _NAME).exists()
+
     def write(self, record: SandboxRecord) -> None:
         """Write it, whole. The lock is held."""
         directory = self.directory(record.sandbox_id)

@@ -47,6 +47,17 @@ def release(directory: Path, sandbox_id: str, uid: int) -> None:
         (directory / str(uid)).unlink(missing_ok=True)
 
 
+def release_any(directory: Path, sandbox_id: str) -> None:
+    """Give back what a sandbox has claimed, for one whose number was not written down."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.isdigit():
+            release(directory, sandbox_id, int(name))
+
+
 def _owner(directory: Path, uid: int) -> str:
     try:
         return os.readlink(directory / str(uid))

@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import Unavailable
+from .homes import make_home, mark_of
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -37,10 +38,13 @@ class PlaintextDirs:
     ----------
     parent : Path
         Where they lie; made with mode 0700 when it is not there.
+    mark : str
+        Name of the file by which this installation knows its directories; "" where all are its own.
     """
 
-    def __init__(self, parent: Path) -> None:
+    def __init__(self, parent: Path, mark: str = "") -> None:
         self._parent = parent
+        self._mark = mark
 
     def __repr__(self) -> str:
         return f"<PlaintextDirs {self._parent}>"
@@ -55,15 +59,11 @@ class PlaintextDirs:
         self._make_parent()
         while True:
             try:
-                home.mkdir(mode=0o711, exist_ok=True)
+                make_home(home, self._mark)  # the parent keeps other users out
                 break
             except FileNotFoundError:  # the last sandbox took the parent with it just now
                 self._make_parent()
-        for directory, mode in (
-            (home, 0o711),  # the parent keeps other users out
-            (home / "uploads", 0o755),
-            (home / "incoming", 0o700),
-        ):
+        for directory, mode in ((home / "uploads", 0o755), (home / "incoming", 0o700)):
             directory.mkdir(mode=mode, exist_ok=True)
             os.chmod(directory, mode)
 
@@ -73,6 +73,8 @@ class PlaintextDirs:
         for directory in (home / "incoming", home / "uploads"):
             shutil.rmtree(directory, ignore_errors=True)
         with contextlib.suppress(OSError):  # other things of the sandbox lie there too
+            if self._mark and os.listdir(home) == [self._mark]:
+                (home / self._mark).unlink()
             home.rmdir()
             self._parent.rmdir()
 
@@ -82,7 +84,9 @@ class PlaintextDirs:
             return [
                 name
                 for name in os.listdir(self._parent)
-                if len(name) == 12 and (self._parent / name / "uploads").is_dir()
+                if len(name) == 12
+                and (self._parent / name / "uploads").is_dir()
+                and (self._parent / name / self._mark).exists()
             ]
         return []
 
@@ -173,13 +177,14 @@ def choose_plaintext_dirs(
     Unavailable
         503: neither is in memory, and ``allow_disk`` is false.
     """
+    mark = mark_of(server_id)
     if is_in_memory(runtime_dir):
-        return PlaintextDirs(runtime_dir), f"in memory, in {runtime_dir}"
+        return PlaintextDirs(runtime_dir, mark), f"in memory, in {runtime_dir}"
     if is_in_memory(SHARED_MEMORY) and os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
         parent = SHARED_MEMORY / f"jsbx-{server_id}"
         return PlaintextDirs(parent), f"in memory, in {SHARED_MEMORY} ({runtime_dir} is on a disk)"
     if allow_disk:
-        return PlaintextDirs(runtime_dir), f"ON THE DISK, in {runtime_dir}, as it was allowed"
+        return PlaintextDirs(runtime_dir, mark), f"ON THE DISK, in {runtime_dir}, as it was allowed"
     raise Unavailable(
         "there is no place in memory for uploads of running sandboxes: set SandboxApp.runtime_dir "
         "to a directory on a tmpfs, or SandboxApp.allow_plaintext_on_disk",

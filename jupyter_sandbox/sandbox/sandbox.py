@@ -114,6 +114,17 @@ class Sandbox:
         if self._warm_up is None:
             self._warm_up = asyncio.ensure_future(self._start_python())
 
+    async def adopt_python(self) -> None:
+        """Connect to the Python kernel if it runs already; starts none.
+
+        Raises
+        ------
+        Unavailable
+            The sandbox, or its kernel, does not answer.
+        """
+        if await self.python.look() not in ("absent", "dead"):
+            await self.python.ensure_started()
+
     async def interrupt(self) -> int:
         """End all running commands and interrupt the running cell; give how many there were."""
         count = await self.bash.interrupt()

@@ -17,10 +17,8 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
-import socket
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +38,7 @@ from ..errors import Unavailable
 from ..models import Enforced
 from .bundle import prepare_bundle
 from .client_settings import SITE_TARGET
+from .homes import Homes
 from .limit_hits import LimitHits
 from .link import GuestLink
 from .plaintext import PlaintextDirs
@@ -52,6 +51,7 @@ _ABANDON_SECONDS = 5.0
 _END_LOOKS, _END_LOOK_SECONDS = 20, 0.1  # a service learns of a container's end a moment later
 _TERMINATED = 128 + 15
 _NOBODYS_ID = "0" * 24  # in a recipe, where each sandbox has its own
+_SWEEP_SECONDS = 300.0
 
 T = TypeVar("T")
 
@@ -101,6 +101,7 @@ class Sandboxes:
         self.settings = settings
         self.way_out = way_out
         self._log = log or logging.getLogger(__name__)
+        self.homes = Homes(settings.runtime_dir, settings.server_id)
         self._socket_name = f"h{secrets.token_hex(4)}"
         self._starts = asyncio.Semaphore(settings.starts_at_once)
         self._bundle: Path | None = None
@@ -138,7 +139,7 @@ class Sandboxes:
 
     async def assign(self, sandbox: Sandbox, conversation_id: str) -> None:
         """Open the way out of a spare one: from now on what it does is this conversation's."""
-        egress = self._home(sandbox.sandbox_id) / "egress"
+        egress = self.homes.of(sandbox.sandbox_id) / "egress"
         self.way_out.open(sandbox.sandbox_id, conversation_id, egress, self._socket_name)
         await self.way_out.wait_opened(sandbox.sandbox_id)
 
@@ -183,6 +184,15 @@ class Sandboxes:
         """Let an environment stand still; ``attach`` lets it go on."""
         await _bounded(self.engine.pause(sandbox_id))
 
+    async def resume(self, sandbox_id: str) -> None:
+        """Let an environment go on that stands still."""
+        await _bounded(self.engine.resume(sandbox_id))
+
+    async def state(self, sandbox_id: str) -> str:
+        """Give ``running`` or ``paused``, as the engine has it; "" when it is gone or has ended."""
+        found = await _bounded(self.engine.inspect(sandbox_id))
+        return "" if found is None or found.state is EngineState.EXITED else str(found.state)
+
     async def end(self, sandbox_id: str, why: str) -> None:
         """End an environment that broke a rule; the next use learns why and gets a new one."""
         self._ended[sandbox_id] = why
@@ -193,8 +203,7 @@ class Sandboxes:
         await self.way_out.close(sandbox_id)
         self._ended.pop(sandbox_id, None)
         await _bounded(self.engine.remove(sandbox_id))
-        await asyncio.to_thread(self.settings.plaintext.remove, sandbox_id)
-        await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id), True)
+        await asyncio.to_thread(self.remove_directories, sandbox_id)
 
     async def why_gone(self, sandbox_id: str) -> str:
         """Give a sentence on what became of an environment, for the model."""
@@ -234,6 +243,19 @@ class Sandboxes:
         """Give the ids of those that run."""
         return {each.sandbox_id for each in await self.list() if each.state is EngineState.RUNNING}
 
+    async def sweep_engine(self) -> Sequence[str]:
+        """Remove what crashes have left between two steps of the engine; give a word for each."""
+        return await _bounded(self.engine.sweep(self.settings.server_id), _SWEEP_SECONDS)
+
+    def directories(self) -> set[str]:
+        """Give the first 12 characters of the ids of all that have a directory here. Blocks."""
+        return {*self.homes.ours(), *self.settings.plaintext.sandboxes()}
+
+    def remove_directories(self, sandbox_id: str) -> None:
+        """Remove the directories of a sandbox that is gone. Blocks."""
+        self.settings.plaintext.remove(sandbox_id)
+        self.homes.remove(sandbox_id)
+
     async def enforcement(self, sandbox_id: str = "") -> tuple[Enforced, ...]:
         """Give what holds a running sandbox; of any that runs when none is named, () for none."""
         if not sandbox_id:
@@ -245,7 +267,6 @@ class Sandboxes:
 
     async def _create(self, sandbox_id: str, conversation_id: str) -> Sandbox:
         self.require_running()
-        home = self._home(sandbox_id)
         sandbox: Sandbox | None = None
         try:
             sandbox = await self._open(sandbox_id, conversation_id)
@@ -261,7 +282,7 @@ class Sandboxes:
         except BaseException as exc:
             if sandbox is not None:
                 await asyncio.shield(sandbox.detach())
-            await asyncio.shield(self._abandon(sandbox_id, home))
+            await asyncio.shield(self._abandon(sandbox_id))
             if isinstance(exc, OSError):
                 raise Unavailable(
                     "the sandbox's directories could not be made", detail=repr(exc)
@@ -270,19 +291,15 @@ class Sandboxes:
         self._log.info("sandbox %s: started on %s", sandbox_id, self.engine.name)
         return sandbox
 
-    def _home(self, sandbox_id: str) -> Path:
-        return self.settings.runtime_dir / sandbox_id[:12]
-
     async def _open(self, sandbox_id: str, conversation_id: str) -> Sandbox:
-        home = self._home(sandbox_id)
+        home = self.homes.make(sandbox_id)
         dial, egress, private = home / "dial", home / "egress", home / "private"
-        modes = {home: 0o711, dial: 0o755, egress: 0o755, private: 0o700}
-        for directory, mode in modes.items():
-            directory.mkdir(parents=True, exist_ok=True)
+        for directory, mode in {dial: 0o755, egress: 0o755, private: 0o700}.items():
+            directory.mkdir(exist_ok=True)
             os.chmod(directory, mode)
         await asyncio.to_thread(self.settings.plaintext.make, sandbox_id)
-        for directory in (dial, egress):
-            _remove_dead_sockets(directory)
+        # Of server processes that are gone: the guest stops dialling them.
+        await asyncio.to_thread(self.homes.remove_dead_sockets, sandbox_id)
         if conversation_id:
             self.way_out.open(sandbox_id, conversation_id, egress, self._socket_name)
         link = GuestLink(dial, self._socket_name, self._log)
@@ -303,7 +320,7 @@ class Sandboxes:
 
     async def _spec(self, sandbox_id: str) -> SandboxSpec:
         settings = self.settings
-        home = self._home(sandbox_id)
+        home = self.homes.of(sandbox_id)
         if self._bundle is None or not self._bundle.is_dir():
             self._bundle = await asyncio.to_thread(prepare_bundle, settings.runtime_dir)
         return SandboxSpec(
@@ -323,13 +340,13 @@ class Sandboxes:
             resources=settings.resources,
         )
 
-    async def _abandon(self, sandbox_id: str, home: Path) -> None:
+    async def _abandon(self, sandbox_id: str) -> None:
         await self.way_out.close(sandbox_id)
         with contextlib.suppress(Unavailable):
-            # What a hanging engine leaves is removed when the conversation provisions again.
+            # What a hanging engine leaves is removed when the conversation provisions again, or is
+            # reaped before.
             await _bounded(self.engine.remove(sandbox_id), _ABANDON_SECONDS)
-        await asyncio.to_thread(self.settings.plaintext.remove, sandbox_id)
-        await asyncio.to_thread(shutil.rmtree, home, True)
+        await asyncio.to_thread(self.remove_directories, sandbox_id)
 
 
 async def _bounded(work: Awaitable[T], seconds: float = _ENGINE_SECONDS) -> T:
@@ -339,17 +356,3 @@ async def _bounded(work: Awaitable[T], seconds: float = _ENGINE_SECONDS) -> T:
             return await work
     except TimeoutError:
         raise Unavailable("the sandbox engine does not answer", status=504) from None
-
-
-def _remove_dead_sockets(dial: Path) -> None:
-    """Unlink the sockets of server processes that are gone: the guest stops dialling them."""
-    for path in dial.glob("*.sock"):
-        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError:
-            pass
-        finally:
-            probe.close()

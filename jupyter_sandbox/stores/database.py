@@ -129,7 +129,7 @@ class Database:
         return [_conversation(row) for row in await self._all(sql.SELECT_PAGE, values)]
 
     async def conversations_with_sandbox(self) -> list[ConversationRecord]:
-        """Give all that have a sandbox: to adopt at start, and to know what is no orphan."""
+        """Give all that have a sandbox or get one: to adopt them, and to know what is no orphan."""
         return [_conversation(row) for row in await self._all(sql.SELECT_WITH_SANDBOX, {})]
 
     async def count_by_state(self) -> dict[str, int]:

@@ -39,7 +39,9 @@ SELECT_PAGE = (
     .order_by(c.created_at.desc(), c.conversation_id.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )
-SELECT_WITH_SANDBOX = sa.select(conversations).where(c.sandbox_id != "")
+SELECT_WITH_SANDBOX = sa.select(conversations).where(
+    sa.or_(c.sandbox_id != "", c.state == "starting")
+)
 COUNT_BY_STATE = sa.select(c.state, sa.func.count()).group_by(c.state)
 RENAME = sa.update(conversations).where(_ID).values(title=_param("title"))
 TOUCH = (

@@ -507,7 +507,7 @@ async def test_a_new_server_removes_the_plaintext_of_dead_sandboxes_only(uploads
     (plaintext.uploads("dead" * 6) / "b").write_bytes(b"left")
     await uploads.app.stop_extension()
     services = await uploads.app.ready()
-    await services.sweeping.wait()
+    assert await services.housekeeping.run_now("reap")
     record = await services.database.conversation(conversation)
     assert plaintext.sandboxes() == [record.sandbox_id[:12]]
     assert not plaintext.uploads("dead" * 6).exists()
