@@ -85,6 +85,7 @@ from .tools.guidance import guidance, network_text
 from .tools.notebooks import Notebooks
 
 _GRACE_SECONDS = 60.0  # of a call beyond its longest time, until its end is recorded
+_CALLS_SECONDS = 5.0  # between looks for calls whose server has died
 
 _SWEEP_SECONDS = 3600.0
 _FIRST_CALL = """the first call to a sandbox:
@@ -354,7 +355,11 @@ class SandboxApp(ExtensionApp):
         sweeping = Sweeping(database, records, vault, self.log)
         housekeeping.add("sweep files", max(every, _SWEEP_SECONDS), sweeping.sweep)
         housekeeping.start()
-        calls = Calls(conversations, database, vault, journal, self._limits, self.log, audit)
+        calls = Calls(
+            *(conversations, database, vault, journal, self._limits, self.log, audit),
+            *(marks.process_id, marks.is_alive),
+        )
+        housekeeping.add("calls", _CALLS_SECONDS, calls.take_over, alone=False)
         changed = calls.capacity.forget
         uploads = Uploads(
             database, records, vault, placing, journal, self._limits, changed, audit.note

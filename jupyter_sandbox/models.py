@@ -282,7 +282,10 @@ CallState = Literal["running", "finished", "cancelled", "lost"]
 
 @dataclass(frozen=True)
 class CallRecord:
-    """A tool call as the database keeps it; ``result`` is the JSON of its ToolResult."""
+    """A tool call as the database keeps it; ``result`` is the JSON of its ToolResult.
+
+    ``server`` is the process that runs it; ``timeout_seconds`` is what its command or cell has.
+    """
 
     call_id: str
     conversation_id: str
@@ -291,6 +294,8 @@ class CallRecord:
     started_at: datetime
     finished_at: datetime | None = None
     result: Mapping[str, JsonValue] | None = None
+    server: str = ""
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from jupyter_sandbox.errors import InvalidRequest, NotFound, Unavailable
 from jupyter_sandbox.models import ConversationRecord, ShareRecord, StoreUsage
 from jupyter_sandbox.stores import schema
 from jupyter_sandbox.stores.database import Database, page_cursor
+from jupyter_sandbox.stores.running_calls import RunningCalls
 
 RESULT = {"is_error": False, "code": "ok", "content": [{"type": "text", "text": "hi \ud800 \0 ü"}]}
 
@@ -374,6 +376,7 @@ async def test_a_call_has_one_end(tmp_path):
     async with opened(tmp_path, clock) as database:
         id = (await one(database)).conversation_id
         begun = await database.begin_call(id, "c1", "bash")
+        assert begun is not None
         assert await database.call(id, "c1") == begun
         clock.move(2.5)
         assert await database.finish_call("c1", RESULT)
@@ -386,24 +389,36 @@ async def test_a_call_has_one_end(tmp_path):
         assert not await database.finish_call("nobody", RESULT)
 
 
-async def test_running_calls_can_be_marked_as_lost_but_for_a_new_one(tmp_path):
+async def test_a_call_of_a_dead_server_is_taken_by_one_of_several(tmp_path):
     clock = Clock()
-    async with opened(tmp_path, clock) as database:
+    async with opened(tmp_path, clock) as database, opened(tmp_path) as another:
         id = (await one(database)).conversation_id
-        await database.begin_call(id, "done", "bash")
+        await database.begin_call(id, "done", "bash", server="dead")
         await database.finish_call("done", RESULT)
-        await database.begin_call(id, "old", "bash")
-        clock.move(10)
-        new = await database.begin_call(id, "new", "bash")
-        assert [c.call_id for c in await database.running_calls(id)] == ["old", "new"]
-        assert await database.mark_lost_calls(id, {"code": "lost"}, new.started_at) == 1
-        states = {}
-        for name in ("done", "old", "new"):
-            call = await database.call(id, name)
-            assert call is not None
-            states[name] = call.state
-        assert states == {"done": "finished", "old": "lost", "new": "running"}
-        assert await database.mark_lost_calls(id, {"code": "lost"}) == 1
+        await database.begin_call(id, "old", "bash", server="dead", timeout_seconds=1200.0)
+        clock.move(1)
+        await database.begin_call(id, "new", "python", server="first")
+        rows = [RunningCalls(each.connections) for each in (database, another)]
+        found = await rows[0].all()
+        assert [(c.call_id, c.server, c.timeout_seconds) for c in found] == [
+            ("old", "dead", 1200.0),
+            ("new", "first", None),
+        ]
+        assert await rows[0].count() == {id: 2}
+        taken = [await rows[0].take(found[0], "first"), await rows[1].take(found[0], "second")]
+        assert taken == [True, False]
+        assert [c.server for c in await rows[1].all()] == ["first", "first"]
+        await database.finish_call("old", RESULT, "lost")
+        assert not await rows[0].take(replace(found[0], server="first"), "second")
+        assert await rows[0].count() == {id: 1}
+
+
+async def test_a_call_id_is_given_once(tmp_path):
+    async with opened(tmp_path) as database:
+        first, second = await one(database), (await database.create_conversation("b", ""))[0]
+        assert await database.begin_call(first.conversation_id, "c1", "bash") is not None
+        assert await database.begin_call(first.conversation_id, "c1", "bash") is None
+        assert await database.begin_call(second.conversation_id, "c1", "bash") is None
 
 
 async def test_a_call_or_share_of_a_deleted_conversation_is_not_found(tmp_path):
@@ -519,7 +534,6 @@ async def test_a_database_in_memory_works():
     await database.open()
     made, _ = await database.create_conversation("alice", "", "k")
     await database.begin_call(made.conversation_id, "c1", "bash")
-    with pytest.raises(Unavailable):  # the same id twice
-        await database.begin_call(made.conversation_id, "c1", "bash")
+    assert await database.begin_call(made.conversation_id, "c1", "bash") is None
     assert await database.conversation(made.conversation_id) == made
     await database.close()

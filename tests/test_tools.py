@@ -67,7 +67,7 @@ class Sandbox:
         emit(self.outcome.text)
         return self.outcome
 
-    async def run_python(self, code, timeout_seconds, emit, limit_bytes) -> Outcome:
+    async def run_python(self, call_id, code, timeout_seconds, emit, limit_bytes) -> Outcome:
         self.asked.append((code, timeout_seconds, limit_bytes))
         return self.outcome
 

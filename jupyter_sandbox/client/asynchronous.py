@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +14,7 @@ import httpx
 
 from .errors import NotReachable, Refused
 from .exchange import (
+    PATIENCE_SECONDS,
     WAIT_SECONDS,
     Ask,
     Events,
@@ -81,7 +84,7 @@ class AsyncSandboxClient:
 
     async def ask(self, ask: Ask) -> Any:
         """Send a request, again where that is safe, and give its JSON (None for 204)."""
-        tries = 0
+        tries, failing_since = 0, 0.0
         while True:
             error: Refused | NotReachable | None
             try:
@@ -93,7 +96,8 @@ class AsyncSandboxClient:
                     return response.json() if response.content else None
             except httpx.TransportError as exc:
                 error = NotReachable(str(exc))
-            delay = delay_before_retry(error, tries, ask.repeatable)
+            failing_since = failing_since or time.monotonic()
+            delay = delay_before_retry(error, tries, ask, time.monotonic() - failing_since)
             if delay is None:
                 raise error
             tries += 1
@@ -112,20 +116,17 @@ class AsyncConversation:
         return f"<AsyncConversation {self.id}>"
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> Result:
-        """Call a tool and wait for its end, however long that takes."""
-        path = conversation_path(self.id, "tools", tool)
-        given = Ask("POST", path, {"wait": WAIT_SECONDS}, dict(arguments), repeatable=False)
-        call = await self._client.ask(given)
-        while (result := result_of(call)) is None:
-            call = await self.fetch(call["call_id"], WAIT_SECONDS)
-        return result
+        """Call a tool and wait for its end, however long that takes, also across a restart."""
+        call = await self._begin(tool, arguments, str(uuid.uuid4()), WAIT_SECONDS)
+        return result_of(call) or await self.wait(call["call_id"])
 
-    async def start(self, tool: str, arguments: Mapping[str, Any]) -> str:
-        """Begin a call; give its id, for ``fetch``, ``wait`` and ``cancel``."""
-        path = conversation_path(self.id, "tools", tool)
-        call = await self._client.ask(
-            Ask("POST", path, {"wait": 0}, dict(arguments), repeatable=False)
-        )
+    async def start(self, tool: str, arguments: Mapping[str, Any], call_id: str = "") -> str:
+        """Begin a call; give its id, for ``fetch``, ``wait`` and ``cancel``.
+
+        ``call_id`` is a UUID of the caller's: keep it before this, and the same request can be made
+        again after whatever has happened, and the call be waited for; it runs once.
+        """
+        call = await self._begin(tool, arguments, call_id or str(uuid.uuid4()), 0)
         return str(call["call_id"])
 
     async def stream(
@@ -136,9 +137,14 @@ class AsyncConversation:
         When the connection breaks, the result is fetched; output meanwhile is in the result only.
         """
         path, events = conversation_path(self.id, "tools", tool), Events()
+        params = {"call_id": str(uuid.uuid4())}
         try:
             async with self._http.stream(
-                "POST", path, json=dict(arguments), headers={"Accept": "text/event-stream"}
+                "POST",
+                path,
+                params=params,
+                json=dict(arguments),
+                headers={"Accept": "text/event-stream"},
             ) as response:
                 if not response.is_success:
                     await response.aread()
@@ -153,9 +159,14 @@ class AsyncConversation:
                 raise NotReachable(str(exc)) from exc
         yield await self.wait(events.call_id)
 
-    async def wait(self, call_id: str) -> Result:
-        """Wait for the end of a call that was begun."""
-        while (result := result_of(await self.fetch(call_id, WAIT_SECONDS))) is None:
+    async def wait(self, call_id: str, patience_seconds: float = PATIENCE_SECONDS) -> Result:
+        """Wait for the end of a call that was begun, by whichever client.
+
+        The server may be away meanwhile for ``patience_seconds``: the call goes on without it.
+        """
+        path = conversation_path(self.id, "calls", call_id)
+        ask = Ask("GET", path, {"wait": WAIT_SECONDS}, patience_seconds=patience_seconds)
+        while (result := result_of(await self._client.ask(ask))) is None:
             pass
         return result
 
@@ -211,6 +222,14 @@ class AsyncConversation:
     async def delete(self) -> None:
         """Delete the conversation with everything."""
         await self._client.ask(Ask("DELETE", conversation_path(self.id)))
+
+    async def _begin(
+        self, tool: str, arguments: Mapping[str, Any], call_id: str, wait_seconds: int
+    ) -> dict[str, Any]:
+        path = conversation_path(self.id, "tools", tool)
+        params: dict[str, str | int] = {"wait": wait_seconds, "call_id": call_id}
+        given: dict[str, Any] = await self._client.ask(Ask("POST", path, params, dict(arguments)))
+        return given
 
     async def _put(self, path: str, data: bytes | BinaryIO) -> dict[str, Any]:
         try:

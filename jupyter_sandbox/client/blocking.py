@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ import httpx
 
 from .errors import NotReachable, Refused
 from .exchange import (
+    PATIENCE_SECONDS,
     WAIT_SECONDS,
     Ask,
     Events,
@@ -81,7 +83,7 @@ class SandboxClient:
 
     def ask(self, ask: Ask) -> Any:
         """Send a request, again where that is safe, and give its JSON (None for 204)."""
-        tries = 0
+        tries, failing_since = 0, 0.0
         while True:
             error: Refused | NotReachable | None
             try:
@@ -93,7 +95,8 @@ class SandboxClient:
                     return response.json() if response.content else None
             except httpx.TransportError as exc:
                 error = NotReachable(str(exc))
-            delay = delay_before_retry(error, tries, ask.repeatable)
+            failing_since = failing_since or time.monotonic()
+            delay = delay_before_retry(error, tries, ask, time.monotonic() - failing_since)
             if delay is None:
                 raise error
             tries += 1
@@ -112,18 +115,17 @@ class Conversation:
         return f"<Conversation {self.id}>"
 
     def call(self, tool: str, arguments: Mapping[str, Any]) -> Result:
-        """Call a tool and wait for its end, however long that takes."""
-        path = conversation_path(self.id, "tools", tool)
-        given = Ask("POST", path, {"wait": WAIT_SECONDS}, dict(arguments), repeatable=False)
-        call = self._client.ask(given)
-        while (result := result_of(call)) is None:
-            call = self.fetch(call["call_id"], WAIT_SECONDS)
-        return result
+        """Call a tool and wait for its end, however long that takes, also across a restart."""
+        call = self._begin(tool, arguments, str(uuid.uuid4()), WAIT_SECONDS)
+        return result_of(call) or self.wait(call["call_id"])
 
-    def start(self, tool: str, arguments: Mapping[str, Any]) -> str:
-        """Begin a call; give its id, for ``fetch``, ``wait`` and ``cancel``."""
-        path = conversation_path(self.id, "tools", tool)
-        call = self._client.ask(Ask("POST", path, {"wait": 0}, dict(arguments), repeatable=False))
+    def start(self, tool: str, arguments: Mapping[str, Any], call_id: str = "") -> str:
+        """Begin a call; give its id, for ``fetch``, ``wait`` and ``cancel``.
+
+        ``call_id`` is a UUID of the caller's: keep it before this, and the same request can be made
+        again after whatever has happened, and the call be waited for; it runs once.
+        """
+        call = self._begin(tool, arguments, call_id or str(uuid.uuid4()), 0)
         return str(call["call_id"])
 
     def stream(self, tool: str, arguments: Mapping[str, Any]) -> Iterator[Output | Result]:
@@ -132,9 +134,14 @@ class Conversation:
         When the connection breaks, the result is fetched; output meanwhile is in the result only.
         """
         path, events = conversation_path(self.id, "tools", tool), Events()
+        params = {"call_id": str(uuid.uuid4())}
         try:
             with self._http.stream(
-                "POST", path, json=dict(arguments), headers={"Accept": "text/event-stream"}
+                "POST",
+                path,
+                params=params,
+                json=dict(arguments),
+                headers={"Accept": "text/event-stream"},
             ) as response:
                 if not response.is_success:
                     response.read()
@@ -149,9 +156,14 @@ class Conversation:
                 raise NotReachable(str(exc)) from exc
         yield self.wait(events.call_id)
 
-    def wait(self, call_id: str) -> Result:
-        """Wait for the end of a call that was begun."""
-        while (result := result_of(self.fetch(call_id, WAIT_SECONDS))) is None:
+    def wait(self, call_id: str, patience_seconds: float = PATIENCE_SECONDS) -> Result:
+        """Wait for the end of a call that was begun, by whichever client.
+
+        The server may be away meanwhile for ``patience_seconds``: the call goes on without it.
+        """
+        path = conversation_path(self.id, "calls", call_id)
+        ask = Ask("GET", path, {"wait": WAIT_SECONDS}, patience_seconds=patience_seconds)
+        while (result := result_of(self._client.ask(ask))) is None:
             pass
         return result
 
@@ -205,6 +217,14 @@ class Conversation:
     def delete(self) -> None:
         """Delete the conversation with everything."""
         self._client.ask(Ask("DELETE", conversation_path(self.id)))
+
+    def _begin(
+        self, tool: str, arguments: Mapping[str, Any], call_id: str, wait_seconds: int
+    ) -> dict[str, Any]:
+        path = conversation_path(self.id, "tools", tool)
+        params: dict[str, str | int] = {"wait": wait_seconds, "call_id": call_id}
+        given: dict[str, Any] = self._client.ask(Ask("POST", path, params, dict(arguments)))
+        return given
 
     def _put(self, path: str, data: bytes | BinaryIO) -> dict[str, Any]:
         try:

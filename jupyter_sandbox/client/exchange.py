@@ -1,7 +1,8 @@
 """What both clients say and understand, without sending: requests, answers, events.
 
-The rule: a call is started with an id and fetched by it, so that no proxy's timeout, restart of the
-server or broken connection loses its result; what may be sent again is, what may not is not.
+The rule: a call is started under an id of the client's and fetched by it, so that no proxy's
+timeout, restart of the server or broken connection loses its result, and sending it again begins
+nothing twice.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import httpx
 from .errors import NotReachable, Refused
 from .results import Output, Result, to_result
 
+PATIENCE_SECONDS = 600.0
+"""How long a server may be away while its client waits for a call: a restart, an upgrade."""
 WAIT_SECONDS = 50
 """How long one request waits for a call: less than what usual proxies allow (60 s)."""
 RETRIES = 5
@@ -28,13 +31,17 @@ TIMEOUT = httpx.Timeout(connect=10, read=WAIT_SECONDS + 40, write=60, pool=60)
 
 @dataclass(frozen=True)
 class Ask:
-    """A request below ``/sandbox``. ``repeatable``: sending it twice is sending it once."""
+    """A request below ``/sandbox``. ``repeatable``: sending it twice is sending it once.
+
+    ``patience_seconds`` is how long the server may be away; 0: for a few tries.
+    """
 
     method: str
     path: str
     params: Mapping[str, str | int] = field(default_factory=dict)
     json: Any = None
     repeatable: bool = True
+    patience_seconds: float = 0.0
 
 
 def http_options(url: str, token: str) -> dict[str, Any]:
@@ -72,19 +79,22 @@ def refusal(response: httpx.Response) -> Refused | None:
     return Refused(response.status_code, code, message, float(after) if after.isdigit() else None)
 
 
-def delay_before_retry(error: Refused | NotReachable, tries: int, repeatable: bool) -> float | None:
+def delay_before_retry(
+    error: Refused | NotReachable, tries: int, ask: Ask, waited_seconds: float
+) -> float | None:
     """Give the seconds to wait before the same request; None if it must not be sent again.
 
     After an *answer* with an error nothing was begun, so everything may be sent again; without an
     answer only what is repeatable.
     """
-    if tries >= RETRIES:
+    if waited_seconds >= ask.patience_seconds if ask.patience_seconds else tries >= RETRIES:
         return None
     if isinstance(error, Refused):
         if error.status not in _RETRY_STATUS or error.retry_after_seconds is None:
             return None
         return min(error.retry_after_seconds, _MOST_WAIT_SECONDS)
-    return float(min(2**tries, 8)) if repeatable else None
+    longest = 2 if ask.patience_seconds else 8
+    return float(min(2 ** min(tries, 8), longest)) if ask.repeatable else None
 
 
 def result_of(call: Mapping[str, Any]) -> Result | None:

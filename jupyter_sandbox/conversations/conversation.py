@@ -290,6 +290,11 @@ class Conversation:
             return sandbox
 
     async def _attach_running(self) -> Sandbox | None:
+        """Attach if it runs; the lock is held. Another may have attached while it was awaited."""
+        if self._sandbox is not None:
+            if not self._sandbox.gone:
+                return self._sandbox
+            await self._let_go()
         record = await self._record()
         if record.state == State.RUNNING:
             self._sandbox = await self._attach(record, is_patient=True)

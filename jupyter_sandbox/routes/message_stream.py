@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from ..conversations.journal import Journal
 from ..conversations.message_feeds import Feed
 from ..models import JsonValue, MessageRecord
-from ..tools.calls import Call, Calls
+from ..tools.call import Call
+from ..tools.calls import Calls
 
 _PAGE = 100
 _PIECE_CHARACTERS = 32 * 1024

@@ -7,7 +7,7 @@ import json
 
 from ..errors import InvalidRequest
 from ..models import JsonValue
-from ..tools.calls import Call
+from ..tools.call import Call
 from ..tools.registry import FORMATS, export
 from .base import SandboxHandler, endpoint
 from .links import with_links
@@ -42,12 +42,15 @@ class ToolCallHandler(SandboxHandler):
         """Call it; the body is its arguments.
 
         ``Accept: text/event-stream``: ``output`` events, then one ``result``. ``?wait=SECONDS``:
-        202 with the call if it still runs then. The call goes on when the client goes away.
+        202 with the call if it still runs then, or if this server stops before its end. The call
+        goes on when the client goes away. ``?call_id=UUID``: an id that the caller has chosen;
+        asking again with it, also of a later server process, gives the same call.
         """
         record = await self.services.conversations.find_for_use(self.owner, conversation_id)
         wait = self.integer_argument("wait", -1, 0, 86400)
         body = self.json_body()
-        call = await self.services.calls.start(record, name, body)
+        call_id = self.get_query_argument("call_id", "")
+        call = await self.services.calls.start(record, name, body, call_id)
         if "text/event-stream" in self.request.headers.get("Accept", ""):
             await self._stream(call)
             return
@@ -58,7 +61,7 @@ class ToolCallHandler(SandboxHandler):
                 self.answer(self.to_json(call), 202)
                 return
         await call.done  # unshielded: nobody cancels a handler
-        self.answer(self.to_json(call))
+        self.answer(self.to_json(call), 202 if call.state == "running" else 200)
 
     def to_json(self, call: Call) -> dict[str, JsonValue]:
         """Give the model of a call, its files with their addresses."""
@@ -85,7 +88,8 @@ class ToolCallHandler(SandboxHandler):
                     break
                 await self._event("output", {"text": text})
                 pending = asyncio.ensure_future(anext(pieces))
-            await self._event("result", self.to_json(call))
+            if call.state != "running":  # else the server stops: the client asks the next one
+                await self._event("result", self.to_json(call))
         finally:
             pending.cancel()
         super(SandboxHandler, self).finish(set_content_type="text/event-stream")

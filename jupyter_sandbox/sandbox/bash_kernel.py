@@ -64,14 +64,26 @@ class BashKernel:
         return await self._follow(request, timeout_seconds, limit_bytes, emit)
 
     async def attach(
-        self, call_id: str, *, timeout_seconds: float, limit_bytes: int, emit: Emit
+        self,
+        call_id: str,
+        *,
+        timeout_seconds: float,
+        limit_bytes: int,
+        emit: Emit,
+        earlier_seconds: float = 0.0,
     ) -> Outcome | None:
-        """Follow an execution from its beginning; None when the guest does not know it."""
+        """Follow an execution from its beginning; None when the guest does not know it.
+
+        ``earlier_seconds`` is how long it has been running: the wait is for what is left of
+        ``timeout_seconds``.
+        """
         request = _message(
             "shell", "attach_request", uuid.uuid4().hex, {"execution_id": call_id}, {}
         )
         try:
-            return await self._follow(request, timeout_seconds, limit_bytes, emit)
+            return await self._follow(
+                request, timeout_seconds, limit_bytes, emit, max(0.0, earlier_seconds)
+            )
         except ToolError as exc:
             if exc.code == "not_found":
                 return None
@@ -101,12 +113,14 @@ class BashKernel:
         timeout_seconds: float,
         limit_bytes: int,
         emit: Emit,
+        earlier_seconds: float = 0.0,
     ) -> Outcome:
-        started = asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time() - earlier_seconds
+        left = max(0.0, timeout_seconds - earlier_seconds) + _GRACE_SECONDS
         kept = _Kept(limit_bytes + _SLACK_BYTES)
         try:
             async with (
-                asyncio.timeout(timeout_seconds + _GRACE_SECONDS),
+                asyncio.timeout(left),
                 self._link.pooled(protocol.BASH) as stream,
             ):
                 await stream.send(request)

@@ -14,7 +14,7 @@ import logging
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import zmq
 import zmq.asyncio
@@ -58,6 +58,9 @@ class Execution:
         self.done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.metadata: dict[str, Any] = {}
         self.on_start: Callable[[], None] | None = None
+        self.is_read = False  # from the kernel's records, by ``CellReader``: not from its messages
+        self.earlier_seconds = 0.0  # that it ran before it was followed from here
+        self.ran_seconds: float | None = None  # of one that had ended before that
         self._reply: dict[str, Any] | None = None
         self._is_idle = False
         self._timer: asyncio.TimerHandle | None = None
@@ -77,6 +80,11 @@ class Execution:
         """Take the reply."""
         self._reply, self.metadata = message.content, message.metadata
         self._half()
+
+    def end(self, content: dict[str, Any], metadata: dict[str, Any]) -> None:
+        """Take the reply of one whose output is all here."""
+        self._reply, self.metadata = content, metadata
+        self._finish()
 
     def idle(self) -> None:
         """Take the idle status."""
@@ -137,6 +145,7 @@ class Dispatcher:
         self._tasks: list[asyncio.Task[None]] = []
         self._executions: dict[str, Execution] = {}  # in the order sent
         self._fences: dict[str, list[Execution]] = {}
+        self._asked: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._running: set[str] = set()  # execute requests of anybody that the kernel works on
         self._heard = asyncio.Event()
         self._answered = asyncio.Event()
@@ -177,8 +186,23 @@ class Dispatcher:
                     await self._heard.wait()
                     return
 
-    def submit(self, code: str, limit_bytes: int, emit: Emit) -> Execution:
-        """Send a cell; the kernel runs what it is sent one after the other."""
+    def submit(
+        self,
+        code: str,
+        limit_bytes: int,
+        emit: Emit,
+        call_id: str = "",
+        timeout_seconds: float = 0.0,
+    ) -> Execution:
+        """Send a cell; the kernel runs what it is sent one after the other.
+
+        Parameters
+        ----------
+        call_id : str
+            Under which a later server process can ask for it.
+        timeout_seconds : float
+            After which, and some grace, the kernel interrupts it by itself.
+        """
         content = {
             "code": code,
             "silent": False,
@@ -187,9 +211,32 @@ class Dispatcher:
             "allow_stdin": False,
             "stop_on_error": False,
         }
-        metadata = {"sandbox": {"limit_bytes": limit_bytes}}
-        msg_id = self._send(self._shell, "execute_request", content, metadata)
-        execution = Execution(msg_id, CellResult(limit_bytes, emit))
+        asked = {"limit_bytes": limit_bytes, "timeout_seconds": timeout_seconds}
+        metadata = {"sandbox": asked}
+        msg_id = self._send(self._shell, "execute_request", content, metadata, call_id)
+        return self._add(Execution(msg_id, CellResult(limit_bytes, emit)))
+
+    def expect(self, call_id: str, limit_bytes: int, emit: Emit) -> Execution:
+        """Wait for a cell that an earlier server process has sent; a ``CellReader`` reads it."""
+        execution = Execution(call_id, CellResult(limit_bytes, emit))
+        execution.is_read = True
+        return self._add(execution)
+
+    async def ask(
+        self, channel: Literal["shell", "control"], msg_type: str, content: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Send a request and give its reply's content; the caller bounds the time."""
+        socket = self._shell if channel == "shell" else self._control
+        msg_id = self._send(socket, msg_type, content)
+        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[msg_id] = reply
+        try:
+            return await reply
+        finally:
+            self._asked.pop(msg_id, None)
+
+    def _add(self, execution: Execution) -> Execution:
+        msg_id = execution.msg_id
         if not self._executions:
             execution.first.set()
         self._executions[msg_id] = execution
@@ -225,8 +272,12 @@ class Dispatcher:
         msg_type: str,
         content: dict[str, Any],
         metadata: dict[str, Any] | None = None,
+        msg_id: str = "",
     ) -> str:
-        message = self._session.msg(msg_type, content, metadata=metadata)
+        header = self._session.msg_header(msg_type)
+        if msg_id:
+            header["msg_id"] = msg_id
+        message = self._session.msg(msg_type, content, metadata=metadata, header=header)
         frames = self._session.serialize(message)
         # With DONTWAIT it is done when the call returns: queued, or refused.
         sent = cast("asyncio.Future[Any]", socket.send_multipart(frames, flags=zmq.DONTWAIT))
@@ -271,7 +322,7 @@ class Dispatcher:
         execution = self._executions.get(message.parent_id)
         if message.msg_type == "status":
             self._on_status(message, execution)
-        elif execution is not None:
+        elif execution is not None and not execution.is_read:
             execution.start()
             execution.result.add(message.msg_type, message.content, message.size)
 
@@ -283,18 +334,27 @@ class Dispatcher:
             elif state == "idle":
                 self._running.discard(message.parent_id)
         # Busy is no start: until execute_input the kernel still ignores an interrupt.
-        if execution is not None and state == "idle":
+        if execution is not None and state == "idle" and not execution.is_read:
             execution.idle()
 
     def _on_shell(self, message: KernelMessage) -> None:
         execution = self._executions.get(message.parent_id)
-        if execution is not None and message.msg_type == "execute_reply":
+        is_reply = message.msg_type == "execute_reply"
+        if execution is not None and is_reply and not execution.is_read:
             execution.reply(message)
         for suspected in self._fences.pop(message.parent_id, []):
-            suspected.idle()  # it has ended: a reply that is not here by now was lost
+            if not suspected.is_read:
+                suspected.idle()  # it has ended: a reply that is not here by now was lost
+        self._answer(message)
 
     def _on_control(self, message: KernelMessage) -> None:
         self._answered.set()
+        self._answer(message)
+
+    def _answer(self, message: KernelMessage) -> None:
+        asked = self._asked.get(message.parent_id)
+        if asked is not None and not asked.done():
+            asked.set_result(message.content)
 
     def _remove(self, msg_id: str) -> None:
         self._executions.pop(msg_id, None)

@@ -24,6 +24,7 @@ from sandbox_guest import protocol
 from .. import metrics
 from ..errors import SandboxError, ToolError, Unavailable
 from ..models import Emit, Outcome
+from .cell_reader import CellReader, UnknownCell
 from .cell_result import error_line
 from .dispatcher import Dispatcher, Execution
 from .kernel_channels import KernelChannels
@@ -85,6 +86,7 @@ class PythonKernel:
         self._how = ""  # how the kernel ended that is dead now
         self._lost = ""  # sentence for the next result
         self._detached = False
+        self._leaves_cells = False
         self._stops: set[asyncio.Task[None]] = set()  # of cells and kernels nobody waits for
 
     def __repr__(self) -> str:
@@ -147,7 +149,7 @@ class PythonKernel:
             await self._ensure_started()
 
     async def execute(
-        self, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int
+        self, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int, call_id: str = ""
     ) -> Outcome:
         """Run a cell after those that were sent before; give what came of it.
 
@@ -159,6 +161,8 @@ class PythonKernel:
             Is given the text while it comes.
         limit_bytes : int
             Of text.
+        call_id : str
+            Under which ``follow`` finds it, in a later server process.
 
         Raises
         ------
@@ -174,7 +178,7 @@ class PythonKernel:
             if dispatcher is None:
                 raise Unavailable("the Python kernel was stopped")
             lost, self._lost = self._lost, ""
-            execution = dispatcher.submit(code, limit_bytes, emit)
+            execution = dispatcher.submit(code, limit_bytes, emit, call_id, timeout_seconds)
             try:
                 outcome = await self._follow(execution, timeout_seconds)
             except ToolError as exc:
@@ -189,6 +193,42 @@ class PythonKernel:
             "The cell was not run: other cells were cancelled at the same time. Send it again.",
             code="aborted",
         )
+
+    async def follow(
+        self, call_id: str, timeout_seconds: float, emit: Emit, limit_bytes: int
+    ) -> Outcome | None:
+        """Wait for a cell that an earlier server process has sent; None if there is none.
+
+        Its output is given from its beginning, and its time counts from its start. Raises as
+        ``execute`` does.
+        """
+        end = await self.manager.sandbox_provisioner.look()
+        if not end.alive:
+            if not end.known:
+                return None
+            how = self._note_death(end)
+            raise ToolError(
+                f"The Python kernel ended while this cell ran, or after it: {how}. What the cell "
+                f"gave is lost. {_NEXT} The next call starts a new kernel.",
+                code="kernel_died",
+            )
+        await self.ensure_started()
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            raise Unavailable("the Python kernel was stopped")
+        execution = dispatcher.expect(call_id, limit_bytes, emit)
+        reading = asyncio.ensure_future(CellReader(dispatcher, execution, limit_bytes).read())
+        try:
+            return await self._follow(execution, timeout_seconds)
+        except UnknownCell:
+            return None
+        finally:
+            await _cancel(reading)
+            execution.fail(Unavailable("nobody waits for this cell"))
+
+    def leave_cells(self) -> None:
+        """Let cells go on when those who wait for them go: the next server will follow them."""
+        self._leaves_cells = True
 
     async def interrupt(self) -> None:
         """Interrupt the running cell, as Ctrl-C does."""
@@ -423,10 +463,12 @@ class PythonKernel:
         is_path = isinstance(spool, str) and len(spool) < 4096 and spool.isprintable()
         return Outcome(
             text=result.text,
-            duration_seconds=asyncio.get_running_loop().time() - begun,
+            duration_seconds=execution.earlier_seconds + asyncio.get_running_loop().time() - begun
+            if execution.ran_seconds is None
+            else execution.ran_seconds,
             truncated=result.truncated or facts.get("truncated") is True,
             spool=spool if is_path else None,
-            timed_out=timed_out,
+            timed_out=timed_out or facts.get("timed_out") is True,
             interrupted=error_line(reply).startswith("KeyboardInterrupt"),
             images=tuple(result.images),
             error=result.error,
@@ -434,7 +476,7 @@ class PythonKernel:
 
     def _abandon(self, execution: Execution) -> None:
         """Interrupt a cell nobody waits for any more, once it runs."""
-        if execution.done.done():
+        if execution.done.done() or self._leaves_cells:
             return
         if execution.started.is_set():
             self._stop_soon(execution)
@@ -489,7 +531,7 @@ async def _clock(execution: Execution, rest_seconds: float, timeout_seconds: flo
             await execution.started.wait()
     except TimeoutError:
         return False
-    await asyncio.sleep(rest_seconds)
+    await asyncio.sleep(max(0.0, rest_seconds - execution.earlier_seconds))
     return True
 
 

@@ -93,19 +93,61 @@ class Sandbox:
         outcome = await self._with_hits(outcome, stops)
         return await self._with_refusals(outcome, since, outcome.exit_code != 0)
 
+    async def follow_bash(
+        self,
+        call_id: str,
+        timeout_seconds: float,
+        emit: Emit,
+        limit_bytes: int,
+        earlier_seconds: float,
+    ) -> Outcome | None:
+        """Wait for a command that an earlier server process began; None if there is none.
+
+        What was refused and which limits were met before is not known here.
+        """
+        since, stops = time.monotonic(), self._disk_stops()
+        outcome = await self.bash.attach(
+            call_id,
+            timeout_seconds=timeout_seconds,
+            limit_bytes=limit_bytes,
+            emit=emit,
+            earlier_seconds=earlier_seconds,
+        )
+        if outcome is None:
+            return None
+        outcome = await self._with_hits(outcome, stops)
+        return await self._with_refusals(outcome, since, outcome.exit_code != 0)
+
+    async def follow_python(
+        self, call_id: str, timeout_seconds: float, emit: Emit, limit_bytes: int
+    ) -> Outcome | None:
+        """Wait for a cell that an earlier server process began; see ``follow_bash``."""
+        return await self._with_cell(
+            lambda: self.python.follow(call_id, timeout_seconds, emit, limit_bytes)
+        )
+
     async def run_python(
-        self, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int
+        self, call_id: str, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int
     ) -> Outcome:
         """Run code in the Python kernel; starts it if need be."""
+        outcome = await self._with_cell(
+            lambda: self.python.execute(code, timeout_seconds, emit, limit_bytes, call_id)
+        )
+        assert outcome is not None
+        return outcome
+
+    async def _with_cell(self, work: Callable[[], Awaitable[Outcome | None]]) -> Outcome | None:
         since, stops = time.monotonic(), self._disk_stops()
         try:
-            outcome = await self.python.execute(code, timeout_seconds, emit, limit_bytes)
+            outcome = await work()
         except ToolError as exc:
             if exc.code == "kernel_died" and self.limits is not None:
                 exc.hits = await self.limits.since(stops, None)
             raise
         except Unavailable as exc:
             raise await self._explained(exc) from exc
+        if outcome is None:
+            return None
         outcome = await self._with_hits(outcome, stops)
         return await self._with_refusals(outcome, since, outcome.error is not None)
 

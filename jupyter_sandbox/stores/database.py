@@ -267,9 +267,28 @@ class Database:
 
     # --- calls
 
-    async def begin_call(self, conversation_id: str, call_id: str, tool: str) -> CallRecord:
-        """Record a call that begins. ``NotFound`` if the conversation was deleted."""
-        call = CallRecord(call_id, conversation_id, tool, "running", self._clock())
+    async def begin_call(
+        self,
+        conversation_id: str,
+        call_id: str,
+        tool: str,
+        *,
+        server: str = "",
+        timeout_seconds: float | None = None,
+    ) -> CallRecord | None:
+        """Record a call that begins; None if there is one of this id, in any conversation.
+
+        ``server`` is the process that runs it. ``NotFound`` if the conversation was deleted.
+        """
+        call = CallRecord(
+            call_id,
+            conversation_id,
+            tool,
+            "running",
+            self._clock(),
+            server=server,
+            timeout_seconds=timeout_seconds,
+        )
         values = {
             "call_id": call_id,
             "conversation_id": conversation_id,
@@ -278,14 +297,16 @@ class Database:
             "started_at": to_microseconds(call.started_at),
             "finished_at": None,
             "result": None,
+            "server": server,
+            "timeout_seconds": timeout_seconds,
         }
 
-        def work(connection: sa.Connection) -> CallRecord:
+        def work(connection: sa.Connection) -> CallRecord | None:
             try:
                 connection.execute(sql.INSERT_CALL, values)
             except IntegrityError:
                 _require_conversation(connection, conversation_id)
-                raise
+                return None
             return call
 
         return await self._connections.run(work)
@@ -320,6 +341,8 @@ class Database:
                     "new_started_at": to_microseconds(call.started_at),
                     "new_finished_at": to_microseconds(call.finished_at or call.started_at),
                     "new_result": json.dumps(call.result, separators=(",", ":")),
+                    "new_server": call.server,
+                    "new_timeout_seconds": call.timeout_seconds,
                 }
                 for call in calls
             ]
@@ -339,37 +362,14 @@ class Database:
 
         def work(connection: sa.Connection) -> CallRecord | None:
             row = connection.execute(sql.SELECT_CALL, values).first()
-            return None if row is None else _call(row)
+            return None if row is None else call_of(row)
 
         return await self._connections.run(work)
 
     async def running_calls(self, conversation_id: str) -> list[CallRecord]:
         """Give the calls without an end, oldest first: after a crash, those to look for."""
         rows = await self._all(sql.SELECT_RUNNING_CALLS, {"conversation_id": conversation_id})
-        return [_call(row) for row in rows]
-
-    async def mark_lost_calls(
-        self,
-        conversation_id: str,
-        result: Mapping[str, JsonValue],
-        before: datetime | None = None,
-    ) -> int:
-        """End the running calls with ``result`` as lost; give how many there were.
-
-        Parameters
-        ----------
-        before : datetime, optional
-            Only those that began earlier: not the one that is re-provisioning just now.
-        """
-        values = {
-            "id": conversation_id,
-            "before_at": _END_OF_TIME if before is None else to_microseconds(before),
-            "new_finished_at": to_microseconds(self._clock()),
-            "new_result": json.dumps(result, separators=(",", ":")),
-        }
-        return await self._connections.run(
-            lambda connection: connection.execute(sql.LOSE_CALLS, values).rowcount
-        )
+        return [call_of(row) for row in rows]
 
     # --- shares
 
@@ -482,7 +482,8 @@ def _conversation(row: Any) -> ConversationRecord:
     return ConversationRecord(**values)
 
 
-def _call(row: Any) -> CallRecord:
+def call_of(row: Any) -> CallRecord:
+    """Give the call of a row."""
     finished_at, result = row.finished_at, row.result
     return CallRecord(
         call_id=row.call_id,
@@ -492,6 +493,8 @@ def _call(row: Any) -> CallRecord:
         started_at=from_microseconds(row.started_at),
         finished_at=None if finished_at is None else from_microseconds(finished_at),
         result=None if result is None else json.loads(result),
+        server=row.server,
+        timeout_seconds=row.timeout_seconds,
     )
 
 

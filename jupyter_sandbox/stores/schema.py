@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest revision in ``migrations/versions``."""
 
 metadata = sa.MetaData()
@@ -55,7 +55,17 @@ calls = sa.Table(
     sa.Column("started_at", sa.BigInteger, nullable=False),
     sa.Column("finished_at", sa.BigInteger, nullable=True),
     sa.Column("result", sa.Text, nullable=True),
+    # The process that runs it, as ``ServerMarks`` names it.
+    sa.Column("server", sa.String(64), nullable=False, server_default=""),
+    sa.Column("timeout_seconds", sa.Float, nullable=True),
     sa.Index("calls_by_conversation", "conversation_id", "started_at"),
+    # A few rows at any time: calls that are short are written when they are over.
+    sa.Index(
+        "calls_running",
+        "conversation_id",
+        sqlite_where=sa.text("state = 'running'"),
+        postgresql_where=sa.text("state = 'running'"),
+    ),
 )
 
 shares = sa.Table(

@@ -143,15 +143,6 @@ SELECT_RUNNING_CALLS = (
     .where(calls.c.conversation_id == bindparam("conversation_id"), calls.c.state == "running")
     .order_by(calls.c.started_at, calls.c.call_id)
 )
-LOSE_CALLS = (
-    sa.update(calls)
-    .where(
-        calls.c.conversation_id == bindparam("id"),
-        calls.c.state == "running",
-        calls.c.started_at < bindparam("before_at"),
-    )
-    .values(state="lost", finished_at=_param("finished_at"), result=_param("result"))
-)
 
 # --- shares
 _same_path = sa.and_(

@@ -13,137 +13,37 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from .. import metrics
 from ..conversations.conversation import Conversation
-from ..conversations.conversations import Conversations
+from ..conversations.conversations import Conversations, is_uuid
 from ..conversations.journal import Journal
-from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
-from ..models import CallRecord, CallState, ConversationRecord, JsonValue, Limits, ToolResult
+from ..errors import (
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    SandboxError,
+    ToolError,
+    Unavailable,
+)
+from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResult
 from ..stores.audit_log import AuditLog
 from ..stores.database import Database
 from ..stores.file_store import FileStore
-from .bash import bash_result
+from .call import Call
 from .call_messages import call_message, file_messages, result_message
 from .capacity import Capacity
 from .context import ToolContext
 from .registry import Prepared, prepare
+from .resuming import LOST, RESUMABLE, Resuming
 from .run import error_result, run_prepared, with_notice
 
-_GRACE = timedelta(seconds=60)
 _CANCEL_SECONDS = 5.0
 _SHORT_SECONDS = 0.05  # a call that is over by then is recorded once
+_LOOK_SECONDS = 0.5  # at a call that another server runs
 _CANCELLED = "The call was cancelled; what it had done until then stays."
-_LOST = (
-    "exec failed: the result of this call was lost in a restart of the server. Files are kept; "
-    "check what the call has done before you repeat it."
-)
-
-
-class Call:
-    """A call that runs in this process, or did a moment ago.
-
-    Attributes
-    ----------
-    done : Future
-        Resolves with None when the call is over; it never raises.
-    recording : Future or None
-        Of the record that it runs; None as long as there is none.
-    arguments : mapping or None
-        What it was called with; None for a call that an earlier server process began.
-    """
-
-    def __init__(
-        self,
-        conversation_id: str,
-        call_id: str,
-        tool: str,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.conversation_id = conversation_id
-        self.call_id = call_id
-        self.tool = tool
-        self.arguments = arguments
-        self.recording: asyncio.Future[CallRecord] | None = None
-        self.result: dict[str, JsonValue] | None = None
-        self.state = "running"
-        self.cancelled = False
-        self.has_sandbox = False  # it got one: what the notice of a new one says is so
-        self.task: asyncio.Task[None] | None = None
-        self.started_at = datetime.now(UTC)
-        self.finished_at: datetime | None = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pieces: list[str] = []
-        self._changed = asyncio.Event()
-
-    def __repr__(self) -> str:
-        return f"<Call {self.call_id} {self.tool} {self.state}>"
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What it is looked up by."""
-        return self.conversation_id, self.call_id
-
-    @property
-    def end_state(self) -> CallState:
-        """The state that the call ends in."""
-        return "cancelled" if self.cancelled else "finished"
-
-    def emit(self, text: str) -> None:
-        """Take a piece of output."""
-        self._pieces.append(text)
-        self._changed.set()
-
-    def finish(self, result: dict[str, JsonValue], state: str = "finished") -> None:
-        """End the call; who waits goes on."""
-        self.result = result
-        self.state = state
-        seconds = result.get("duration_seconds") if self.task is not None else None
-        code = "lost" if state == "lost" else str(result.get("code"))
-        metrics.count_call(self.tool, code, float(seconds) if isinstance(seconds, float) else None)
-        self.finished_at = datetime.now(UTC)
-        if not self.done.done():
-            self.done.set_result(None)
-        self._changed.set()
-
-    async def follow(self) -> AsyncIterator[str]:
-        """Give the output from its beginning, as it comes."""
-        position = 0
-        while True:
-            self._changed.clear()
-            if position < len(self._pieces):
-                text = "".join(self._pieces[position:])
-                position = len(self._pieces)
-                yield text
-            elif self.done.done():
-                return
-            else:
-                await self._changed.wait()
-
-    def to_record(self) -> CallRecord:
-        """Give what the database keeps of a call that is over."""
-        return CallRecord(
-            call_id=self.call_id,
-            conversation_id=self.conversation_id,
-            tool=self.tool,
-            state=self.end_state,
-            started_at=self.started_at,
-            finished_at=self.finished_at,
-            result=self.result,
-        )
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """Give the JSON of SPEC.md 10."""
-        head: dict[str, JsonValue] = {
-            "call_id": self.call_id,
-            "tool": self.tool,
-            "state": self.state,
-            "started_at": self.started_at.isoformat(),
-        }
-        return {**head, **(self.result or {})}
 
 
 class Calls:
@@ -153,6 +53,10 @@ class Calls:
     ----------
     limits : Limits
         Of every call.
+    server : str
+        This process; its calls are recorded with it.
+    is_alive : callable
+        Says whether a server process lives.
     """
 
     def __init__(
@@ -164,6 +68,8 @@ class Calls:
         limits: Limits,
         log: logging.Logger,
         audit: AuditLog,
+        server: str,
+        is_alive: Callable[[str], bool],
     ) -> None:
         self._conversations = conversations
         self._database = database
@@ -173,21 +79,40 @@ class Calls:
         self.capacity = Capacity(database, limits.capacity_bytes)
         self._log = log
         self._audit = audit
+        self._server = server
+        self._resuming = Resuming(
+            *(self, conversations, database, journal, limits, log, server, is_alive)
+        )
+        self.take_over = self._resuming.take_over
         self._live: dict[tuple[str, str], Call] = {}
         self._running: dict[str, int] = {}
         self._short: list[Call] = []  # over, answered, and not recorded yet
         self._recorder: asyncio.Task[None] | None = None
 
-    async def start(self, record: ConversationRecord, tool: str, body: Mapping[str, Any]) -> Call:
+    async def start(
+        self, record: ConversationRecord, tool: str, body: Mapping[str, Any], call_id: str = ""
+    ) -> Call:
         """Begin a call; a refused one is over at once and touches no sandbox.
+
+        Parameters
+        ----------
+        call_id : str
+            A UUID that the caller has chosen: the call is on disk before it begins, and asking for
+            it again gives the same call. "": the id is ours.
 
         Raises
         ------
         LimitExceeded
             Too many calls of this conversation run already, or the user has made too many.
+        InvalidRequest
+            The id is no UUID, or another call has it (409).
         """
+        if call_id:
+            known = await self._known(record, tool, call_id)
+            if known is not None:
+                return known
         self._conversations.rates.take_call(record.owner)
-        call = Call(record.conversation_id, str(uuid.uuid4()), tool, body)
+        call = Call(record.conversation_id, call_id or str(uuid.uuid4()), tool, body)
         try:
             prepared = prepare(tool, body, self._limits)
         except ToolError as exc:
@@ -196,13 +121,23 @@ class Calls:
             self._note(call, record.owner)
             return call
         conversation_id = record.conversation_id
-        if self._running.get(conversation_id, 0) >= self._limits.calls_at_once:
+        if self.count_running(conversation_id) >= self._limits.calls_at_once:
             raise LimitExceeded(
                 f"{self._limits.calls_at_once} calls of this conversation run already; "
                 "wait for one to end.",
                 retry_after_seconds=1,
             )
-        self._begin(call, self._run(call, record, prepared))
+        if call_id:
+            stored = await self._insert(call)
+            if stored is None:  # two came at the same time, or it is another conversation's
+                known = await self._known(record, tool, call_id)
+                if known is None:
+                    raise _taken()
+                return known
+            call.recording = asyncio.get_running_loop().create_future()
+            call.recording.set_result(stored)
+            self._tell_begin(call)
+        self.begin(call, self._run(call, record, prepared))
         return call
 
     async def announce(self, call: Call) -> None:
@@ -210,6 +145,14 @@ class Calls:
         if not call.done.done():
             with contextlib.suppress(SandboxError):  # said at its end
                 await asyncio.shield(self._record(call))
+
+    def find(self, conversation_id: str, call_id: str) -> Call | None:
+        """Give a call of this process that runs, or did a moment ago."""
+        return self._live.get((conversation_id, call_id))
+
+    def count_running(self, conversation_id: str) -> int:
+        """Give how many calls of a conversation run in this process: each is a use of it."""
+        return self._running.get(conversation_id, 0)
 
     def running(self, conversation_id: str) -> list[Call]:
         """Give the calls of this process that run and are in the message stream already."""
@@ -225,28 +168,35 @@ class Calls:
         self, record: ConversationRecord, call_id: str, wait_seconds: float
     ) -> dict[str, JsonValue]:
         """Give the state of a call and, when it is over, its result."""
-        call = self._live.get((record.conversation_id, call_id))
-        if call is None:
-            stored = await self._stored(record, call_id)
-            if stored.state != "running":
-                return _stored_json(stored)
-            call = await self._resume(record, stored)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_seconds
+        while True:
+            call = self._live.get((record.conversation_id, call_id))
             if call is None:
-                return _stored_json(await self._stored(record, call_id))
-        if wait_seconds:
-            await asyncio.wait([call.done], timeout=wait_seconds)
-        return call.to_json()
+                stored = await self._stored(record, call_id)
+                if stored.state != "running":
+                    return _stored_json(stored)
+                call = await self._resuming.resume(stored)
+            left = until - loop.time()
+            if call is not None:
+                if left > 0:
+                    await asyncio.wait([call.done], timeout=left)
+                return call.to_json()
+            if left <= 0:
+                return _stored_json(stored)
+            await asyncio.sleep(min(_LOOK_SECONDS, left))
 
     async def cancel(self, record: ConversationRecord, call_id: str) -> None:
         """End a running call; one that is over stays as it is."""
         call = self._live.get((record.conversation_id, call_id))
+        tool = "" if call is None else call.tool
         if call is None:
             stored = await self._stored(record, call_id)
-            if stored.state != "running" or stored.tool != "bash":
+            if stored.state != "running":
                 return
+            tool, call = stored.tool, await self._resuming.resume(stored)
         live = self._conversations.live(record.conversation_id)
-        tool = call.tool if call is not None else "bash"
-        if tool in ("bash", "python"):
+        if tool in RESUMABLE:
             async with live.use() as sandbox:
                 if tool == "python":
                     await sandbox.python.interrupt()
@@ -264,9 +214,12 @@ class Calls:
             call.task.cancel()
 
     async def close(self) -> None:
-        """Stop following all calls, for the server's stop; commands inside go on."""
+        """Stop following all calls, for the server's stop; commands and cells inside go on."""
         tasks = []
         for call in self._live.values():
+            sandbox = self._conversations.live(call.conversation_id).sandbox
+            if call.tool == "python" and sandbox is not None:
+                sandbox.python.leave_cells()
             if call.task is not None:
                 tasks.append(call.task)
                 if not call.done.done():  # else it is just being recorded
@@ -277,7 +230,8 @@ class Calls:
             self._recorder.cancel()  # it records now what it would have recorded in a moment
             await asyncio.wait([self._recorder], timeout=5)
 
-    def _begin(self, call: Call, work: Any) -> None:
+    def begin(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
+        """Run a call."""
         conversation_id = call.conversation_id
         self._live[call.key] = call
         metrics.CALLS_RUNNING.inc()
@@ -295,19 +249,32 @@ class Calls:
         def over(_: object) -> None:
             if call not in self._short:
                 self._live.pop(call.key, None)
-            if not call.done.done():  # it ended with the server: the record says "running"
-                call.finish(error_result(ToolError(_LOST, code="lost")).to_json(), "lost")
+            if call.done.done():
+                return
+            if call.tool in RESUMABLE and call.recording is not None:
+                call.leave()  # the server stops; the record says "running", and the next goes on
+            else:
+                call.finish(error_result(ToolError(LOST, code="lost")).to_json(), "lost")
 
         call.done.add_done_callback(answered)
         call.task.add_done_callback(over)
 
-    def _record(self, call: Call) -> asyncio.Future[CallRecord]:
+    def _record(self, call: Call) -> asyncio.Future[CallRecord | None]:
         if call.recording is None:
-            call.recording = asyncio.ensure_future(
-                self._database.begin_call(call.conversation_id, call.call_id, call.tool)
-            )
+            call.recording = asyncio.ensure_future(self._insert(call))
             self._tell_begin(call)
         return call.recording
+
+    async def _insert(self, call: Call) -> CallRecord | None:
+        seconds = None
+        if call.tool in RESUMABLE:
+            asked = (call.arguments or {}).get("timeout_seconds")
+            seconds = float(asked) if asked else self._limits.command_seconds
+        return await self._database.begin_call(
+            *(call.conversation_id, call.call_id, call.tool),
+            server=self._server,
+            timeout_seconds=seconds,
+        )
 
     def _tell_begin(self, call: Call) -> None:
         if call.arguments is not None:
@@ -355,9 +322,9 @@ class Calls:
             result = error_result(
                 ToolError(f"exec failed: internal error {error_id}.", code="internal_error")
             )
-        await self._end(call, record, live, result, loop.time() - started)
+        await self.end(call, record, live, result, loop.time() - started)
 
-    async def _end(
+    async def end(
         self,
         call: Call,
         record: ConversationRecord,
@@ -432,52 +399,35 @@ class Calls:
             for call in calls:
                 self._live.pop(call.key, None)
 
-    async def _resume(self, record: ConversationRecord, stored: CallRecord) -> Call | None:
-        """Follow a command that an earlier server process began; None when that cannot be."""
-        timeout = self._limits.command_seconds
-        if stored.tool != "bash":
-            if datetime.now(UTC) - stored.started_at > timedelta(seconds=timeout) + _GRACE:
-                await self._lose(stored)
-            return None
-        call = Call(stored.conversation_id, stored.call_id, stored.tool)
-        call.started_at = stored.started_at
-        call.recording = asyncio.get_running_loop().create_future()
-        call.recording.set_result(stored)
-        self._begin(call, self._follow_again(call, record, stored))
-        return call
-
-    async def _follow_again(
-        self, call: Call, record: ConversationRecord, stored: CallRecord
-    ) -> None:
-        live = self._conversations.live(record.conversation_id)
-        outcome = None
-        async with live.use() as sandbox:
-            call.has_sandbox = True
-            outcome = await sandbox.bash.attach(
-                call.call_id,
-                timeout_seconds=self._limits.command_seconds,
-                limit_bytes=self._limits.output_bytes,
-                emit=call.emit,
-            )
-        if outcome is None:
-            shape = await self._lose(stored)
-            call.finish(shape, "lost")
-            return
-        result = bash_result(outcome, self._limits)
-        await self._end(call, record, live, result, outcome.duration_seconds)
-
-    async def _lose(self, stored: CallRecord) -> dict[str, JsonValue]:
-        shape = error_result(ToolError(_LOST, code="lost")).to_json()
-        if await self._database.finish_call(stored.call_id, shape, "lost"):
-            message = result_message(stored.call_id, stored.tool, "lost", shape)
-            self._journal.add(stored.conversation_id, "result", message)
-        return shape
+    async def _known(self, record: ConversationRecord, tool: str, call_id: str) -> Call | None:
+        """Give the call that a caller asks for again; None if there is none yet."""
+        if not is_uuid(call_id):
+            raise InvalidRequest("call_id: must be a UUID, in lower case with hyphens.", status=400)
+        known = self._live.get((record.conversation_id, call_id))
+        if known is None:
+            stored = await self._database.call(record.conversation_id, call_id)
+            if stored is None:
+                return None
+            known = Call.of(stored)
+            if stored.state == "running":
+                known = await self._resuming.resume(stored)
+                if known is None:
+                    raise InvalidRequest(
+                        "This call runs already; ask for it by its id.", status=409
+                    )
+        if known.tool != tool:
+            raise _taken()
+        return known
 
     async def _stored(self, record: ConversationRecord, call_id: str) -> CallRecord:
         stored = await self._database.call(record.conversation_id, call_id)
         if stored is None:
             raise NotFound("There is no such call.")
         return stored
+
+
+def _taken() -> InvalidRequest:
+    return InvalidRequest("call_id: another call has this id; choose a new one.", status=409)
 
 
 def _stored_json(stored: CallRecord) -> dict[str, JsonValue]:

@@ -70,7 +70,7 @@ class SandboxPort(Protocol):
         ...
 
     async def run_python(
-        self, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int
+        self, call_id: str, code: str, timeout_seconds: float, emit: Emit, limit_bytes: int
     ) -> Outcome:
         """Run a cell in the conversation's kernel."""
         ...

@@ -51,7 +51,7 @@ async def run(context: ToolContext, arguments: PythonArguments) -> ToolResult:
     """Run the cell and give what came out."""
     seconds = arguments.timeout_seconds or context.limits.command_seconds
     outcome = await context.sandbox.run_python(
-        arguments.code, seconds, context.emit, context.limits.output_bytes
+        context.call_id, arguments.code, seconds, context.emit, context.limits.output_bytes
     )
     return await off_loop(outcome, lambda: python_result(outcome, context.limits, seconds))
 

@@ -23,7 +23,7 @@ from jupyter_server.utils import url_path_join
 
 from ...errors import AccessError, LimitExceeded, SandboxError
 from ...models import Areas, ConversationRecord, JsonValue
-from ...tools.calls import Call
+from ...tools.call import Call
 from ...tools.registry import export, names
 from ..base import SandboxHandler, endpoint
 from . import messages

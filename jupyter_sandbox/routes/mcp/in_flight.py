@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from ...models import ConversationRecord
-from ...tools.calls import Call
+from ...tools.call import Call
 from .messages import RequestId
 
 Key: TypeAlias = tuple[str, str, RequestId]

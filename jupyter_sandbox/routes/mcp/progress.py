@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ...tools.ansi import plain
-from ...tools.calls import Call
+from ...tools.call import Call
 
 _CHARACTERS = 200
 

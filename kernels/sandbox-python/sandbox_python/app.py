@@ -15,13 +15,27 @@ from . import imports
 imports.without_debugger()
 
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
+from jupyter_client.session import Session  # noqa: E402
 from sandbox_guest.output import DEFAULT_LIMIT_BYTES, SPOOL_DIR, spool_namer  # noqa: E402
 from traitlets import Type, default  # noqa: E402
 from traitlets.config import Config  # noqa: E402
 
 from .cell_output import Header, Outputs  # noqa: E402
 from .kernel import SandboxKernel  # noqa: E402
+from .records import Records  # noqa: E402
 from .streams import CellStream  # noqa: E402
+
+
+class RecordingSession(Session):
+    """Writes down what executions give: all messages of the kernel go through here."""
+
+    records = Records()
+
+    def send(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a message; see jupyter_client."""
+        message = super().send(*args, **kwargs)
+        self.records.note(message)
+        return message
 
 
 class SandboxKernelApp(IPKernelApp):
@@ -39,6 +53,10 @@ class SandboxKernelApp(IPKernelApp):
     @default("outstream_class")
     def _default_outstream_class(self) -> str:
         return "sandbox_python.streams.CellStream"
+
+    @default("session")
+    def _default_session(self) -> Session:
+        return RecordingSession(parent=self, username="kernel")
 
     @default("parent_handle")
     def _default_parent_handle(self) -> int:
@@ -73,6 +91,7 @@ class SandboxKernelApp(IPKernelApp):
     def init_kernel(self) -> None:
         """Make the kernel."""
         SandboxKernel.outputs = CellStream.outputs
+        SandboxKernel.records = RecordingSession.records
         super().init_kernel()
 
     def _send_text(self, header: Header, name: str, text: str) -> None:

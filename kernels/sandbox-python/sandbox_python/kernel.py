@@ -8,17 +8,21 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, Optional
 
 from ipykernel.ipkernel import IPythonKernel
 from traitlets import Type
 
 from .bounds import bound_bundle, bound_reply
 from .cell_output import Outputs
+from .deadline import Deadline
+from .records import Records
 from .shell import ZMQInteractiveShell
 from .streams import CellStream
 
 _MAX_LIMIT_BYTES = 64 * 1024 * 1024
+_MAX_SECONDS = 7 * 86400.0
+_ATTACH = "sandbox_attach_request"
 
 
 class SandboxKernel(IPythonKernel):
@@ -26,20 +30,43 @@ class SandboxKernel(IPythonKernel):
 
     shell_class = Type(ZMQInteractiveShell)
     outputs: Outputs
+    records: Records
 
     def __init__(self, **kwargs: Any) -> None:
         self._facts: dict[str, dict[str, Any]] = {}
+        self._deadline = Deadline()
         super().__init__(**kwargs)
+        self.control_handlers[_ATTACH] = self.attach_request
         self._execute_sleep = 0.0  # streams are sent in order here: nothing to wait for
 
     async def poll_stopped_queue(self) -> None:
         """There is no debugger whose events could be polled."""
 
+    async def attach_request(self, socket: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Give what an execution has given so far, also to a server that did not ask for it."""
+        asked = parent["content"]
+        content = self.records.read(asked.get("execution_id"), asked.get("position"))
+        assert self.session is not None
+        self.session.send(socket, "sandbox_attach_reply", content, parent, ident)
+
+    def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
+        """Publish busy and idle, but not about reading: an editor would show them as the cell's."""
+        if channel == "control" and parent is None:
+            header = (self.get_parent("control") or {}).get("header") or {}
+            if header.get("msg_type") == _ATTACH:
+                return
+        super()._publish_status(status, channel, parent)
+
     async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a cell; see ipykernel. Gives the reply's content."""
         parent = self.get_parent("shell")
         header = parent["header"]
-        self.outputs.begin(header, _asked_limit(parent))
+        asked = _asked(parent)
+        limit = _asked_limit(asked)
+        if asked is not None:
+            self.records.begin(header["msg_id"], limit or self.outputs.limit_bytes)
+            self._deadline.begin(_asked_seconds(asked))
+        self.outputs.begin(header, limit)
         for stream in self._streams():
             stream.rearm()
         try:
@@ -58,7 +85,10 @@ class SandboxKernel(IPythonKernel):
             # An interrupt from here on would cost the reply. post_handler_hook() sets what was.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._facts[header["msg_id"]] = self._finish(header)
+            has_passed = asked is not None and self._deadline.end()
+            facts = self._facts[header["msg_id"]] = self._finish(header)
+            if has_passed:
+                facts["timed_out"] = True
         return bound_reply(reply, self.outputs.limit_bytes)
 
     def finish_metadata(
@@ -85,9 +115,19 @@ class SandboxKernel(IPythonKernel):
         return [stream for stream in found.values() if isinstance(stream, CellStream)]
 
 
-def _asked_limit(parent: dict[str, Any]) -> Any:
+def _asked(parent: dict[str, Any]) -> Optional[dict[str, Any]]:
+    """Give what a server of ours asked for beside the code; None for any other client."""
     asked = (parent.get("metadata") or {}).get("sandbox")
-    limit = asked.get("limit_bytes") if isinstance(asked, dict) else None
-    if isinstance(limit, int) and 0 < limit <= _MAX_LIMIT_BYTES:
-        return limit
-    return None
+    return asked if isinstance(asked, dict) else None
+
+
+def _asked_limit(asked: Optional[dict[str, Any]]) -> Optional[int]:
+    limit = asked.get("limit_bytes") if asked is not None else None
+    return limit if isinstance(limit, int) and 0 < limit <= _MAX_LIMIT_BYTES else None
+
+
+def _asked_seconds(asked: dict[str, Any]) -> float:
+    seconds = asked.get("timeout_seconds")
+    if isinstance(seconds, (int, float)) and 0 < seconds <= _MAX_SECONDS:
+        return float(seconds)
+    return _MAX_SECONDS
