@@ -9,6 +9,10 @@ from __future__ import annotations
 import pytest
 
 
-def attack(*numbers: str) -> pytest.MarkDecorator:
-    """Mark a test as making these attacks."""
-    return pytest.mark.attack(*numbers)
+def attack(*numbers: str, on: str | None = None) -> pytest.MarkDecorator:
+    """Mark a test as making these attacks.
+
+    ``on``: the tiers that it runs on (``tests/collected_attacks.py``) where its engine does not tell;
+    "" where it attacks what no engine changes.
+    """
+    return pytest.mark.attack(*numbers, **({} if on is None else {"on": on}))

@@ -1,97 +1,136 @@
-"""The catalogue of attacks and the tests that make them: each names the other."""
+"""The catalogue of attacks, the tests that make them, and the tiers they run on: each names the other."""
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
-from tests.isolation.test_ordinary_user import AGAIN
+import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.collected_attacks import AGAIN, ROOT, attacks_of, collect, has_all
+
 PAGE = ROOT / "docs" / "isolation-attacks.md"
 BEGIN, END = "<!-- tests -->\n", "<!-- /tests -->\n"
+TIERS_BEGIN, TIERS_END = "<!-- tiers -->\n", "<!-- /tiers -->\n"
 
 # What these attack does not exist yet.
 NOT_YET = {"T34", "T35", "T36", "T38"}
 ALL = {f"T{number:02}" for number in range(1, 41)}
 
-
-def marked() -> dict[str, list[str]]:
-    """Give for each attack the tests that make it, as ``file::name``."""
-    found: dict[str, list[str]] = {number: [] for number in sorted(ALL)}
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                for number in numbers_of(node):
-                    assert number in found, f"{path.name}::{node.name}: there is no {number}"
-                    test = f"{path.relative_to(ROOT / 'tests')}::{node.name}"
-                    found[number].append(f"`{test}` {engines_of(node, test)}".rstrip())
-    return found
-
-
-def numbers_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    numbers = re.findall(r"^test_(t\d\d)_", node.name)
-    numbers += [
-        each.value
-        for decorator in node.decorator_list
-        if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "attack"
-        for each in decorator.args
-        if isinstance(each, ast.Constant)
-    ]
-    return [number.upper() for number in numbers]
-
-
-# D: Docker with runc, G: Docker with gVisor, B: bubblewrap, U: bubblewrap of an ordinary user's server
-ENGINES_OF = {
-    "lab": "DGBU",
-    "isolating_lab": "DGBU",
-    "local_lab": "DGB",
-    "filtered_lab": "DBU",
-    "grouped_lab": "DB",
-    "container_lab": "DG",
-    "gvisor_lab": "G",
-    "bubblewrap_lab": "B",
-    "api": "DB",
+# Tests that do not run on every tier, and why; every attack does, by another test.
+PARTLY = {
+    "end_to_end/test_packages.py::test_apt_installs_a_package_that_can_be_run": (
+        "under bubblewrap there are the host's programs, and no apt"
+    ),
+    "engines/test_disk_image.py::test_fallocate_many_files_and_deleted_open_ones_are_counted": (
+        "a file system of its own has only bubblewrap as root; the others are watched"
+    ),
+    "engines/test_disk_image.py::test_writing_ends_at_the_limit_wherever_it_is": (
+        "a file system of its own has only bubblewrap as root; the others are watched"
+    ),
+    "engines/test_gvisor.py::test_a_fork_bomb_ends_the_sandbox_and_stays_within_the_hosts_limit": (
+        "elsewhere the fork fails"
+    ),
+    "engines/test_gvisor.py::test_inside_are_the_capabilities_and_resource_limits_that_were_asked_for": (
+        "elsewhere the host shows them"
+    ),
+    "engines/test_isolation.py::test_a_fork_bomb_ends_at_the_process_limit": (
+        "under gVisor the sandbox ends"
+    ),
+    "engines/test_isolation.py::test_it_is_not_the_hosts_root_and_can_gain_nothing": (
+        "under gVisor the host sees no process of the sandbox"
+    ),
+    "engines/test_isolation.py::test_limits_read_back_from_the_host_are_those_that_were_asked_for": (
+        "under gVisor the host sees no process of the sandbox"
+    ),
+    "engines/test_isolation.py::test_too_much_memory_ends_the_process_that_takes_it": (
+        "under gVisor the sandbox ends"
+    ),
+    "engines/test_system_calls.py::test_another_user_inside_gains_nothing_by_a_setuid_program_of_root": (
+        "under bubblewrap there is no other user inside"
+    ),
+    "engines/test_system_calls.py::test_what_reaches_for_the_host_is_refused": (
+        "under gVisor no call is the host's"
+    ),
 }
 
 
-def engines_of(node: ast.FunctionDef | ast.AsyncFunctionDef, test: str) -> str:
-    """Give on which engines a test runs: "(D B)"; "" for what no engine changes."""
-    if test.startswith("browser/"):
-        return ""
-    fixtures = {argument.arg for argument in node.args.args}
-    letters = set("".join(ENGINES_OF.get(fixture, "") for fixture in fixtures))
-    if "on_gvisor" in "".join(map(ast.unparse, node.decorator_list)):
-        letters.add("G")
-    if "gvisor_" in node.name:  # made for it alone
-        letters = {"G"}
-    if test in AGAIN:
-        letters.add("U")
-    return f"({' '.join(each for each in 'DGBU' if each in letters)})" if letters else ""
+@pytest.fixture(scope="module")
+def collected(request) -> dict[str, tuple[set[str], str]]:
+    """Each test's attacks and tiers, as pytest collects them."""
+    rows = attacks_of(request.session) if has_all(request.session) else collect()
+    found: dict[str, tuple[set[str], str]] = {}
+    for test, numbers, tiers in rows:
+        before = found.get(test, (set(), ""))
+        both = sorted({*before[1], *tiers}, key="DGBU".index)
+        found[test] = (before[0] | set(numbers), "".join(both))
+    return found
+
+
+def by_attack(collected: dict[str, tuple[set[str], str]]) -> dict[str, dict[str, str]]:
+    """Give for each attack its tests and their tiers."""
+    return {
+        number: {test: tiers for test, (numbers, tiers) in collected.items() if number in numbers}
+        for number in sorted(ALL)
+    }
 
 
 def catalogue() -> dict[str, str]:
     """Give the attacks of the page by number."""
-    rows = re.findall(r"^\| (T\d\d) \| (.+?) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    return dict(rows)
+    text = PAGE.read_text(encoding="utf-8").partition(TIERS_BEGIN)[0]
+    return dict(re.findall(r"^\| (T\d\d) \| (.+?) \|", text, re.MULTILINE))
 
 
-def table() -> str:
+def list_of_tests(collected: dict[str, tuple[set[str], str]]) -> str:
     """Give the part of the page that says which tests make which attack."""
     lines = []
-    for number, tests in marked().items():
+    for number, tests in by_attack(collected).items():
         if not tests:
             lines.append(f"- **{number}**: none; what it attacks does not exist yet")
             continue
         lines.append(f"- **{number}**")
-        lines += [f"  - {test}" for test in sorted(set(tests))]
+        for test, tiers in sorted(tests.items()):
+            where = f" ({' '.join(tiers)})" if tiers else ""
+            why = f": {PARTLY[test]}" if test in PARTLY else ""
+            lines.append(f"  - `{test}`{where}{why}")
     return "\n".join(lines) + "\n"
 
 
-def test_every_attack_is_made_by_a_test_unless_there_is_nothing_to_attack():
-    missing = {number for number, tests in marked().items() if not tests}
+def table_of_tiers(collected: dict[str, tuple[set[str], str]]) -> str:
+    """Give the part of the page that counts the tests of each attack on each tier."""
+    lines = ["| attack | D | G | B | U | no engine matters |", "|---|---|---|---|---|---|"]
+    for number, tests in by_attack(collected).items():
+        if tests:
+            counts = [sum(tier in tiers for tiers in tests.values()) for tier in "DGBU"]
+            shown = [str(count or "") for count in (*counts, sum(not t for t in tests.values()))]
+            lines.append(f"| {number} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown(begin: str, end: str) -> str:
+    return PAGE.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0].strip()
+
+
+def test_every_attack_is_made_by_a_test_unless_there_is_nothing_to_attack(collected):
+    assert {n for numbers, _ in collected.values() for n in numbers} <= ALL
+    missing = {number for number, tests in by_attack(collected).items() if not tests}
     assert missing <= NOT_YET, f"no test makes {sorted(missing - NOT_YET)}"
+
+
+def test_every_attack_that_an_engine_answers_runs_on_every_tier(collected):
+    for number, tests in by_attack(collected).items():
+        tiers = set("".join(tests.values()))
+        assert tiers in (set(), set("DGBU")), f"{number} runs only on {sorted(tiers)}"
+
+
+def test_every_test_of_an_attack_runs_on_every_tier_or_says_why_not(collected):
+    partly = {test for test, (_, tiers) in collected.items() if tiers not in ("", "DGBU")}
+    assert partly == set(PARTLY)
+
+
+def test_what_runs_again_as_an_ordinary_user_is_there(collected):
+    files = {test.partition("::")[0] for test in collected}
+    assert {file for files in AGAIN.values() for file in files} <= files
 
 
 def test_the_page_has_every_attack():
@@ -99,14 +138,18 @@ def test_the_page_has_every_attack():
     assert all(len(what) > 10 for what in catalogue().values())
 
 
-def test_the_page_names_the_tests_that_make_each_attack():
-    text = PAGE.read_text(encoding="utf-8")
-    shown = text.partition(BEGIN)[2].partition(END)[0].strip()
-    assert shown == table().strip(), f"docs/isolation-attacks.md should say:\n{table()}"
+def test_the_page_names_the_tests_that_make_each_attack_and_where(collected):
+    text = list_of_tests(collected)
+    assert shown(BEGIN, END) == text.strip(), f"docs/isolation-attacks.md should say:\n{text}"
+
+
+def test_the_page_counts_the_tests_on_each_tier(collected):
+    text = table_of_tiers(collected)
+    assert shown(TIERS_BEGIN, TIERS_END) == text.strip(), f"the page should say:\n{text}"
 
 
 def test_the_numbers_of_the_doctors_attacks_are_in_the_catalogue():
-    source = (ROOT / "jupyter_sandbox" / "cli" / "probe_inside.py").read_text(encoding="utf-8")
-    numbers = set(re.findall(r'attack\(\s*"(T\d\d)"', source))
+    path: Path = ROOT / "jupyter_sandbox" / "cli" / "probe_inside.py"
+    numbers = set(re.findall(r'attack\(\s*"(T\d\d)"', path.read_text(encoding="utf-8")))
     assert len(numbers) > 8
     assert numbers <= ALL

@@ -214,6 +214,8 @@ class DiskGuard:
                 await self._end(sandbox_id)
             elif (first or grew) and not held:
                 await self._stop(sandbox_id, usage, sandbox)
+                with contextlib.suppress(Unavailable):  # what was written until then is no growth
+                    known.usage = await self._engine.usage(sandbox_id, disk=True)
 
     async def _stop(self, sandbox_id: str, usage: EngineUsage, sandbox: Sandbox | None) -> None:
         """End all that runs in a sandbox; where the guest does not, or is not there, it stands."""

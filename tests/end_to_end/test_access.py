@@ -135,7 +135,7 @@ def shape(response) -> tuple:
     return response.code, headers, response.body
 
 
-@attack("T40")
+@attack("T40", on="")
 async def test_nobody_without_a_token_is_answered(user):
     conversation = await conversation_of(user("alice"))
     implemented = set(every_method())
@@ -284,7 +284,7 @@ async def test_administrators_read_and_change_the_policy_and_others_do_not(user)
     assert (await user("carol").json("GET", "/sandbox/api/conversations"))[0] == 200
 
 
-@attack("T26")
+@attack("T26", on="")
 @pytest.mark.alone
 async def test_foreign_and_missing_cannot_be_told_apart_by_time(user):
     """1,000 tries of each, taken in turn: the medians differ by less than the spread of one."""

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import on_gvisor_too, text_of
 
 pytestmark = pytest.mark.alone
 
@@ -116,6 +116,7 @@ async def test_two_server_processes_provision_one_sandbox_and_both_use_it(
 
 
 @attack("T39")
+@on_gvisor_too
 async def test_a_restarted_server_finds_sandbox_variables_and_the_running_command(
     api, jp_serverapp
 ):

@@ -142,7 +142,7 @@ async def test_an_empty_file(files):
     assert (await files.get(conversation, "empty", Range="bytes=0-")).code == 416
 
 
-@attack("T26")
+@attack("T26", on="")
 async def test_what_is_missing_and_what_is_somebody_elses_answer_alike(files):
     conversation = await files.api.conversation()
     await files.share(conversation, "a", b"x")
@@ -184,7 +184,7 @@ async def test_without_a_login_nothing_is_said(files):
             assert json.loads(response.body)["code"] == "unauthenticated"
 
 
-@attack("T40")
+@attack("T40", on="")
 async def test_a_page_of_another_site_gets_no_file_with_the_users_cookie(files, monkeypatch):
     from jupyter_sandbox.routes.sending import SendingHandler
 
@@ -258,7 +258,7 @@ def test_names_are_saved_under_something_harmless_that_resembles_them(name, plai
         assert f'filename="{plain.strip(". ")}"' in value
 
 
-@attack("T23")
+@attack("T23", on="")
 async def test_names_of_any_language_survive_a_download(files):
     conversation = await files.api.conversation()
     for name in ("größe 数据 🎉.csv", "عربي.txt", '"; x=y.txt', "<img src=x>.txt", "%2e%2e"):

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import on_gvisor_too, text_of
 
 W = "/workspace"
 
@@ -100,6 +100,7 @@ async def test_a_file_of_100_mib_is_viewed_and_edited_with_flat_memory(api):
 
 
 @attack("T24")
+@on_gvisor_too
 async def test_a_directory_of_100000_entries_is_listed_in_bounded_time(api):
     conversation = await api.conversation()
     await api.bash(
@@ -168,6 +169,7 @@ async def test_an_image_is_shown_as_an_image_and_another_binary_by_type_and_size
 
 
 @attack("T27")
+@on_gvisor_too
 async def test_uploads_are_read_only_inside(api):
     conversation = await api.conversation()
     shown = await api.bash(

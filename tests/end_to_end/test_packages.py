@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import GVISOR, on_gvisor_too, text_of
 from tests.packages import mirror_networks, registry_rules
 
 pytestmark = pytest.mark.timeout(240)
@@ -34,6 +34,7 @@ async def run(api, conversation: str, command: str) -> str:
 
 
 @attack("T12")
+@on_gvisor_too
 async def test_pip_installs_a_package_that_can_be_imported(api):
     conversation = await api.conversation()
     await run(api, conversation, "pip install roman")
@@ -69,7 +70,7 @@ async def test_npm_installs_many_packages_at_once_without_a_pause(api):
     assert "true" in await run(api, conversation, f'node -e "{code}"')
 
 
-@pytest.mark.parametrize("engine_name", DOCKER)
+@pytest.mark.parametrize("engine_name", [*DOCKER, GVISOR], indirect=True)
 @attack("T12")
 async def test_apt_installs_a_package_that_can_be_run(api):
     conversation = await api.conversation()

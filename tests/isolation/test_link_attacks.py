@@ -65,9 +65,8 @@ async def test_a_flood_of_connections_harms_no_neighbour_and_is_survived(api):
     assert "hello" in await api.bash(hostile, "echo hello")
 
 
-@pytest.mark.parametrize("engine_name", ["bubblewrap"], indirect=False)
 @attack("T01")
-async def test_the_dial_directory_is_read_only_and_holds_only_the_socket(api, engine_name):
+async def test_the_dial_directory_is_read_only_and_holds_only_the_socket(api):
     conversation = await api.conversation()
     shown = await api.bash(
         conversation,

@@ -19,7 +19,6 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import on_gvisor_too
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
 
@@ -127,7 +126,6 @@ async def probe(api, conversation: str, script: str, argument: object) -> dict[s
 
 
 @attack("T05")
-@on_gvisor_too
 async def test_nothing_is_reached_directly(api, canary, http_server_port):
     with socket.create_connection(("127.0.0.1", canary.port), 5):
         async with asyncio.timeout(5):  # from outside it can be heard
@@ -151,7 +149,6 @@ async def test_nothing_is_reached_directly(api, canary, http_server_port):
 
 
 @attack("T05")
-@on_gvisor_too
 async def test_nothing_of_the_hosts_is_reached_through_the_proxy(api, canary, http_server_port):
     conversation = await api.conversation()
     lines = [
@@ -168,7 +165,6 @@ async def test_nothing_of_the_hosts_is_reached_through_the_proxy(api, canary, ht
 
 
 @attack("T01")
-@on_gvisor_too
 async def test_the_proxys_socket_cannot_be_replaced_nor_its_port_taken(api):
     conversation = await api.conversation()
     shown = await api.bash(

@@ -1,12 +1,14 @@
-"""The core of the attacks again, on bubblewrap, with the server as an ordinary user of the host.
+"""The attacks on bubblewrap again, with the server as an ordinary user of the host.
 
-Tests here run as root mostly; then these run once more in a pytest of that user's own. Where they run
-as an ordinary user already, they are what they are.
+Tests here run as root mostly; then those of ``AGAIN`` run once more in a pytest of that user's own.
+Where they run as an ordinary user already, they are what they are.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,24 +17,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.collected_attacks import AGAIN, SELECTED
+
 sys.path.append(str(Path(__file__).parents[1] / "engines"))
 from other_user_engine import REPOSITORY, UID, _open_way
 
-# As in docs/isolation-attacks.md; tests/test_attacks.py reads this list.
-AGAIN = (
-    "isolation/test_probe.py::test_every_attack_is_contained",
-    "isolation/test_network_attacks.py::test_nothing_is_reached_directly",
-    "isolation/test_network_attacks.py::test_nothing_of_the_hosts_is_reached_through_the_proxy",
-    "isolation/test_network_attacks.py::test_the_proxys_socket_cannot_be_replaced_nor_its_port_taken",
-    "isolation/test_uploads_attacks.py::test_root_inside_cannot_change_an_upload_in_any_way",
-    "isolation/test_uploads_attacks.py::test_links_and_what_is_no_file_are_never_followed_out_of_outputs",
-    "isolation/test_resource_attacks.py::test_a_kernel_that_makes_links_of_its_sockets_leads_the_host_nowhere",
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.bubblewrap,
+    pytest.mark.skipif(os.geteuid() != 0, reason="the tests run as an ordinary user already"),
+]
+_SECONDS = 420
 
 
-@pytest.mark.bubblewrap
-@pytest.mark.skipif(os.geteuid() != 0, reason="the tests run as an ordinary user already")
-def test_the_attacks_are_contained_where_the_server_is_an_ordinary_user():
+@pytest.mark.timeout(_SECONDS + 20)
+@pytest.mark.parametrize("part", AGAIN)
+def test_the_attacks_are_contained_where_the_server_is_an_ordinary_user(part):
     home = Path(tempfile.mkdtemp(prefix="jsbu", dir="/tmp"))
     os.chown(home, UID, UID)
     environment = {
@@ -43,11 +43,13 @@ def test_the_attacks_are_contained_where_the_server_is_an_ordinary_user():
             str(REPOSITORY / each) for each in (".", "kernels/guest", "kernels/sandbox-python")
         ),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "COLLECTED_ATTACKS": str(home / "collected.json"),
     }
     command = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--"]
     command += [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += [f"--basetemp={home}/base", "--rootdir", str(REPOSITORY)]
-    command += [f"{REPOSITORY}/tests/{each}[bubblewrap]" for each in AGAIN]
+    command += ["-p", "tests.collected_attacks", "--durations=10", "--show-capture=no"]
+    command += [f"--basetemp={home}/base", "--rootdir", str(REPOSITORY), "-m", SELECTED]
+    command += [f"{REPOSITORY}/tests/{each}" for each in AGAIN[part]]
     way = _open_way([REPOSITORY, Path(sys.prefix).resolve(), Path(sys.base_prefix)])
     outer = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", way + 'exec "$@"', "sh"]
     try:
@@ -57,9 +59,13 @@ def test_the_attacks_are_contained_where_the_server_is_an_ordinary_user():
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
-            timeout=170,
+            timeout=_SECONDS,
         )
+        print(done.stdout[-3000:])
+        assert done.returncode == 0, done.stdout[-9000:] + done.stderr[-2000:]
+        tests = json.loads((home / "collected.json").read_text())
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert f"{len(AGAIN)} passed" in done.stdout
+    passed = re.search(r"^(\d+) passed", done.stdout.splitlines()[-1])
+    assert passed
+    assert int(passed[1]) == len(tests) > 10  # none was skipped

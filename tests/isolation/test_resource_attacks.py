@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import on_gvisor_too, text_of
+from tests.conftest import text_of
 
+from .held import ended_at_a_limit
 from .hostile_guest import MIB, Watch
 
 pytestmark = pytest.mark.alone
@@ -63,7 +64,8 @@ async def watched(api):
     assert watch.slowest_seconds < LONGEST_SECONDS
 
 
-# A command -> words of its result. None leaves the sandbox unusable.
+# A command -> words of its result. None leaves the sandbox unusable. Where the whole sandbox ends at
+# its limits of memory and processes (gVisor), the result of a bomb may say that instead.
 COMMANDS = {
     "a fork bomb": (":(){ :|:& };:; sleep 100", 6, ["[command timed out after 6 s]"]),
     "a fork bomb that leaves its session": (
@@ -102,35 +104,49 @@ COMMANDS = {
         ["z.gz"],
     ),
 }
+BOMBS = {case for case in COMMANDS if "bomb" in case}
+SLOW = {"2 GB of prints", "2 GB of lines", "compressed zeros of 1 GB"}
+
+
+def is_shortened(engine_name: str) -> bool:
+    """Whether a tenth will do: what holds it is the server's and the same on each tier."""
+    return engine_name == "gvisor" or os.geteuid() != 0
 
 
 @pytest.mark.slow
 @attack("T15", "T18", "T20")
 @pytest.mark.parametrize("case", COMMANDS)
-async def test_a_command_that_takes_all_it_can_get_is_held_and_the_next_one_runs(api, case):
+async def test_a_command_that_takes_all_it_can_get_is_held_and_the_next_one_runs(
+    api, case, engine_name
+):
     command, seconds, words = COMMANDS[case]
+    if case in SLOW and is_shortened(engine_name):
+        command = command.replace("000000", "00000")
     hostile = await api.conversation()
     await api.bash(hostile, "true")
     async with watched(api):
         result = await api.call(hostile, "bash", command=command, timeout_seconds=seconds)
         shown = text_of(result)
-        for word in words:
+        ended = engine_name == "gvisor" and case in BOMBS and ended_at_a_limit(shown)
+        for word in [] if ended else words:
             assert word in shown, shown[-2000:]
         assert len(shown) < 2 * MIB
         after = await api.bash(hostile, "echo still here; ls / | wc -l")
         assert "still here" in after
+        assert ended is ("The previous sandbox is gone" in after)
 
 
 @pytest.mark.slow
 @attack("T18")
-async def test_a_cell_that_prints_two_gigabytes_is_cut_and_the_next_one_runs(api):
+async def test_a_cell_that_prints_two_gigabytes_is_cut_and_the_next_one_runs(api, engine_name):
+    times = 20 if is_shortened(engine_name) else 200
     hostile = await api.conversation()
     await api.text(hostile, "python", code="1")
     async with watched(api):
         shown = await api.text(
             hostile,
             "python",
-            code="piece = 'x' * 9_999_999\nfor n in range(200): print(piece)\nprint('the end')",
+            code=f"for n in range({times}): print('x' * 9_999_999)\nprint('the end')",
             timeout_seconds=60,
         )
         assert "output truncated" in shown
@@ -140,37 +156,24 @@ async def test_a_cell_that_prints_two_gigabytes_is_cut_and_the_next_one_runs(api
 
 @pytest.mark.slow
 @attack("T15")
-async def test_a_cell_that_takes_all_memory_ends_and_the_next_one_runs(api):
+async def test_a_cell_that_takes_all_memory_ends_and_the_next_one_runs(api, engine_name):
     hostile = await api.conversation()
     await api.text(hostile, "python", code="1")
     async with watched(api):
         result = await api.call(
             hostile, "python", code="x = []\nwhile True: x.append(bytearray(1 << 20))"
         )
-        assert "MemoryError" in text_of(result) or result["code"] == "kernel_died"
+        text = text_of(result)
+        ended = engine_name == "gvisor" and ended_at_a_limit(text)
+        assert ended or "MemoryError" in text or result["code"] == "kernel_died"
         shown = await api.text(
             hostile, "python", code="del globals()['x']" + "\n1" if not result["is_error"] else "42"
         )
         assert "exec failed" not in shown
 
 
-@pytest.mark.docker
-@pytest.mark.parametrize("engine_name", ["gvisor"], indirect=True)
-@attack("T15")
-async def test_on_gvisor_a_memory_bomb_ends_the_sandbox_at_worst_and_the_next_call_says_so(api):
-    hostile = await api.conversation()
-    await api.bash(hostile, "true")
-    bomb, seconds, _ = COMMANDS["a memory bomb"]
-    async with watched(api):
-        shown = await api.bash(hostile, bomb, timeout_seconds=seconds)
-        after = await api.bash(hostile, "echo still here")
-    assert "still here" in after
-    assert "ended with" in shown or "The previous sandbox is gone" in after, shown + after
-
-
 @pytest.mark.slow
 @attack("T17")
-@on_gvisor_too
 async def test_what_is_written_to_the_first_process_output_reaches_no_disk_of_the_host(api):
     hostile = await api.conversation()
     await api.bash(hostile, "true")
@@ -186,7 +189,6 @@ async def test_what_is_written_to_the_first_process_output_reaches_no_disk_of_th
 
 
 @attack("T02")
-@on_gvisor_too
 async def test_a_kernel_that_makes_links_of_its_sockets_leads_the_host_nowhere(api, short_dir):
     hostile = await api.conversation()
     secret = short_dir / "secret.sock"
@@ -215,7 +217,6 @@ async def test_a_kernel_that_makes_links_of_its_sockets_leads_the_host_nowhere(a
 
 
 @attack("T25")
-@on_gvisor_too
 async def test_a_setuid_file_and_a_closed_directory_cost_nothing(api, jp_serverapp):
     hostile = await api.conversation()
     out = "/mnt/user-data/outputs"

@@ -7,7 +7,7 @@ import os
 import subprocess
 
 from tests.attacks import attack
-from tests.conftest import on_gvisor_too, text_of
+from tests.conftest import text_of
 
 U = "/mnt/user-data/uploads"
 OUT = "/mnt/user-data/outputs"
@@ -57,7 +57,6 @@ async def upload(api, conversation: str, name: str, data: bytes) -> None:
 
 
 @attack("T27")
-@on_gvisor_too
 async def test_root_inside_cannot_change_an_upload_in_any_way(api, jp_serverapp):
     conversation = await api.conversation()
     await upload(api, conversation, "a", b"the contents\n")
@@ -84,7 +83,6 @@ async def test_root_inside_cannot_change_an_upload_in_any_way(api, jp_serverapp)
 
 
 @attack("T26")
-@on_gvisor_too
 async def test_a_sandbox_sees_no_upload_on_its_way_and_none_of_another_conversation(api):
     one, two = await api.conversation(), await api.conversation()
     await upload(api, one, "secret-of-one", b"secret-of-one\n")
@@ -102,7 +100,6 @@ async def test_a_sandbox_sees_no_upload_on_its_way_and_none_of_another_conversat
 
 
 @attack("T21")
-@on_gvisor_too
 async def test_links_and_what_is_no_file_are_never_followed_out_of_outputs(api):
     conversation = await api.conversation()
     await upload(api, conversation, "u", b"an upload\n")
@@ -126,7 +123,6 @@ async def test_links_and_what_is_no_file_are_never_followed_out_of_outputs(api):
 
 
 @attack("T22")
-@on_gvisor_too
 async def test_a_path_that_is_swapped_while_it_is_shared_gives_no_byte_of_another_file(
     api, jp_serverapp
 ):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .call_filter import refuse_allocation
 from .init import Init, listen
 
 TYPE_CHECKING = False
@@ -51,6 +52,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
         Forwarder(listener, egress_dir).run()
 
+    if not temporary:
+        refuse_allocation()
     listener = listen() if egress_dir and not temporary else None
     try:
         Init(serve, listener, forward).run()
