@@ -84,6 +84,7 @@ from .tools.five_steps import FiveSteps
 from .tools.guidance import guidance, network_text
 from .tools.notebooks import Notebooks
 
+_FORGET_SECONDS = 60.0
 _GRACE_SECONDS = 60.0  # of a call beyond its longest time, until its end is recorded
 _CALLS_SECONDS = 5.0  # between looks for calls whose server has died
 
@@ -372,6 +373,9 @@ class SandboxApp(ExtensionApp):
             *(conversations, uploads, shared, self._limits),
             *(workspace, self.trust_outputs, self.log),
         )
+        kernels = Kernels(self._limits, self.trust_outputs, self.log)
+        housekeeping.add("forget kernels", _FORGET_SECONDS, kernels.forget_idle, alone=False)
+        housekeeping.add("forget", _FORGET_SECONDS, conversations.forget_idle, alone=False)
         return Services(
             database=database,
             engine=choice.engine,
@@ -385,7 +389,7 @@ class SandboxApp(ExtensionApp):
             five_steps=FiveSteps(conversations, calls, database, vault, self.log),
             uploads=uploads,
             contents=contents,
-            kernels=Kernels(self._limits, self.trust_outputs, self.log),
+            kernels=kernels,
             files=vault,
             audit=audit,
             disk_guard=disk_guard,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -39,7 +40,11 @@ class Conversations:
         self._around = around
         self.rates = rates
         self._files = files
+        # One object for a conversation, as long as anybody holds it; those that have a sandbox, or
+        # had one a moment ago, are held here.
+        self._known: weakref.WeakValueDictionary[str, Conversation] = weakref.WeakValueDictionary()
         self._live: dict[str, Conversation] = {}
+        self._idle: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Conversations live={len(self._live)}>"
@@ -99,7 +104,7 @@ class Conversations:
         Who owns it never changes, and its sandbox goes before it does: as long as the sandbox is
         attached here, nothing needs to be asked. A foreign one takes as long as a missing one.
         """
-        live = self._live.get(conversation_id)
+        live = self._known.get(conversation_id)
         if live is not None and live.is_attached:
             known = live.found
             if known is not None and known.owner == owner:
@@ -142,14 +147,31 @@ class Conversations:
 
     def live(self, conversation_id: str) -> Conversation:
         """Give the live object of a conversation that was found."""
-        known = self._live.get(conversation_id)
+        known = self._known.get(conversation_id)
         if known is None:
-            known = self._live[conversation_id] = Conversation(conversation_id, self._around)
+            known = self._known[conversation_id] = Conversation(conversation_id, self._around)
+        self._live[conversation_id] = known
+        self._idle.discard(conversation_id)
         return known
 
     def known(self, conversation_id: str) -> Conversation | None:
         """Give the live object of a conversation if there is one."""
-        return self._live.get(conversation_id)
+        return self._known.get(conversation_id)
+
+    async def forget_idle(self) -> None:
+        """Let go of the objects of conversations that have no sandbox here and are not in use.
+
+        Only of those that were so at the last time too: somebody may just be about to use one.
+        """
+        idle = set()
+        for conversation_id, conversation in list(self._known.items()):
+            if conversation.sandbox is not None or conversation.is_busy:
+                self._live[conversation_id] = conversation  # somebody had held on to it
+            elif conversation_id in self._idle:
+                self._live.pop(conversation_id, None)
+            else:
+                idle.add(conversation_id)
+        self._idle = idle
 
     async def enforcement(self, conversation_id: str = "") -> tuple[Enforced, ...]:
         """Give what holds the sandbox of a conversation; by default of any sandbox that runs.
@@ -163,7 +185,7 @@ class Conversations:
 
     async def detach(self) -> None:
         """Let go of all sandboxes; they run on. For the server's stop."""
-        live, self._live = list(self._live.values()), {}
+        live, self._live = list(self._known.values()), {}
         await asyncio.gather(*(c.detach() for c in live), return_exceptions=True)
 
 

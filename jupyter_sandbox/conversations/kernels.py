@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
+import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,10 @@ class Kernels:
         self._limits = limits
         self._trusted = trusted
         self._log = log
+        # One object for a conversation, as long as anybody holds it; those in use are held here.
+        self._known: weakref.WeakValueDictionary[str, ConversationKernel] = (
+            weakref.WeakValueDictionary()
+        )
         self._kernels: dict[str, ConversationKernel] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sandbox-displays")
 
@@ -69,23 +74,31 @@ class Kernels:
 
     def of(self, conversation: Conversation) -> ConversationKernel:
         """Give the kernel of a conversation whose owner was checked."""
-        known = self._kernels.get(conversation.conversation_id)
+        known = self._known.get(conversation.conversation_id)
         if known is None or known.conversation is not conversation:
             known = ConversationKernel(
                 conversation, self._limits, self._trusted, self._threads, self._log
             )
-            self._kernels[conversation.conversation_id] = known
+            self._known[conversation.conversation_id] = known
+        self._kernels[conversation.conversation_id] = known
         return known
+
+    async def forget_idle(self) -> None:
+        """Let go of those without clients and sessions; what they knew can be asked for again."""
+        for conversation_id, kernel in list(self._kernels.items()):
+            if not kernel.is_used:
+                del self._kernels[conversation_id]
 
     async def release(self, conversation_id: str) -> None:
         """Let the clients of a conversation go whose sandbox is not to run; they may come back."""
-        known = self._kernels.get(conversation_id)
+        known = self._known.get(conversation_id)
         if known is not None:
             await known.close()
 
     async def forget(self, conversation_id: str) -> None:
         """Let go of a conversation that was deleted."""
-        known = self._kernels.pop(conversation_id, None)
+        self._kernels.pop(conversation_id, None)
+        known = self._known.pop(conversation_id, None)
         if known is not None:
             await known.close()
 
@@ -122,6 +135,11 @@ class ConversationKernel:
 
     def __repr__(self) -> str:
         return f"<ConversationKernel {self.conversation!r} clients={len(self._clients)}>"
+
+    @property
+    def is_used(self) -> bool:
+        """Whether clients are connected, or there are sessions to remember."""
+        return bool(self._clients or self._sessions or self._connecting)
 
     # The kernel
 

@@ -32,12 +32,13 @@ class ByHandHandler(SandboxHandler):
     def to_json(self, record: ConversationRecord) -> dict[str, JsonValue]:
         """Give what may be told of a sandbox."""
         whole = to_json(record)
+        live = self.services.conversations.known(record.conversation_id)
         shown = ("id", "state", "engine", "generation", "created_at", "used_at")
         return {
             "owner": record.owner,
             **{name: whole[name] for name in shown},
             "sandbox_id": record.sandbox_id or None,
-            "calls_running": self.services.conversations.live(record.conversation_id).users,
+            "calls_running": 0 if live is None else live.users,
         }
 
 

@@ -93,13 +93,21 @@ class KernelRelay:
             for port, channel in enumerate(CHANNELS, start=1):
                 path = self._path(port)
                 path.unlink(missing_ok=True)
+                # It listens only when it is on the list: asyncio gives a server that listens
+                # after a pause, and one that is cancelled in it would listen for ever.
                 server = await asyncio.start_unix_server(
-                    self._accept_on(channel, port), path=path, limit=_PIECE_BYTES
+                    self._accept_on(channel, port),
+                    path=path,
+                    limit=_PIECE_BYTES,
+                    start_serving=False,
                 )
                 self._servers.append(server)
                 path.chmod(0o600)
-        except OSError as exc:
-            await self.close()
+                await server.start_serving()
+        except BaseException as exc:
+            await asyncio.shield(self.close())
+            if not isinstance(exc, OSError):
+                raise
             raise Unavailable("the runtime directory is not usable", detail=repr(exc)) from exc
 
     async def close(self) -> None:

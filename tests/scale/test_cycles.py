@@ -1,0 +1,118 @@
+"""What a server keeps of conversations that are gone: nothing, after thousands and of real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from benchmarks.client import CaseFailed, SandboxClient
+from benchmarks.server import BenchServer, running_server
+from tests.conftest import ENGINES
+
+CYCLES = int(os.environ.get("JUPYTER_SANDBOX_CYCLES", "2000"))
+REAL = 24
+WARM = 160
+AT_ONCE = 16
+MIB = 1024**2
+SETTINGS = (
+    "--ServerApp.jpserver_extensions=benchmarks.probe=True",
+    "--SandboxLimits.conversations_per_hour=0",
+    "--SandboxLimits.calls_per_minute=0",
+    "--SandboxEgress.presets=[]",
+    "--ServerApp.log_level=ERROR",
+)
+Tools = tuple[tuple[str, dict[str, str]], ...]
+
+
+def cycle(client: SandboxClient, tools: Tools) -> None:
+    """Create, use, suspend, wake, terminate, delete."""
+    conversation = client.create()
+    for tool, arguments in tools:
+        client.call(conversation, tool, **arguments)
+    suspend(client, conversation)
+    client.call(conversation, "bash", command="true")
+    client.json("POST", f"conversations/{conversation}/terminate", {})
+    client.delete(conversation)
+
+
+def suspend(client: SandboxClient, conversation: str) -> None:
+    """Suspend; an engine on a busy machine may need more than one try to freeze all processes."""
+    for left in reversed(range(10)):
+        try:
+            client.json("POST", f"conversations/{conversation}/suspend", {})
+        except CaseFailed as exc:
+            if " 502 " not in str(exc) or not left:
+                raise
+        else:
+            return
+
+
+def run(server: BenchServer, count: int, tools: Tools, at_once: int = AT_ONCE) -> None:
+    """Do so many cycles, some at once."""
+
+    def work(share: int) -> None:
+        client = server.client()
+        for _ in range(share):
+            cycle(client, tools)
+        client.close()
+
+    with ThreadPoolExecutor(at_once) as threads:
+        list(threads.map(work, [count // at_once] * at_once))
+
+
+def probe(server: BenchServer) -> dict[str, Any]:
+    """Ask the server what it holds."""
+    client = server.client()
+    status, body = client._client.request("GET", "/probe")
+    client.close()
+    assert status == 200, (body[-300:], server.last_words())
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def kept(before: dict[str, Any], after: dict[str, Any]) -> dict[str, int]:
+    """Give what there is more of, with the growth."""
+    more = {name: after[name] - before[name] for name in ("descriptors", "threads", "tasks")}
+    ours = {name: count - before["ours"].get(name, 0) for name, count in after["ours"].items()}
+    return {name: count for name, count in {**more, **ours}.items() if count > 0}
+
+
+@pytest.mark.alone
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_server_keeps_nothing_of_2000_conversations():
+    engine = "--ServerApp.jpserver_extensions=tests.scale.ready_guests=True"
+    tools = (("bash", {"command": "echo hello"}), ("view", {"path": "/etc/hostname"}))
+    with running_server("bubblewrap", settings=(*SETTINGS, engine)) as server:
+        run(server, WARM, tools)
+        before = probe(server)
+        run(server, CYCLES, tools)
+        after = probe(server)
+    growth = after["resident_bytes"] - before["resident_bytes"]
+    said = f"{CYCLES} cycles: {growth / MIB:+.1f} MiB, {kept(before, after)}, {before}, {after}"
+    print(said)
+    assert all(count < CYCLES / 50 for count in kept(before, after).values()), said
+    assert after["objects"] - before["objects"] < CYCLES, said  # not one for each
+    assert growth < 8 * MIB, said
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.alone
+@pytest.mark.slow
+def test_a_server_keeps_nothing_of_real_sandboxes_with_their_python_kernels(engine):
+    tools: Tools = (
+        ("bash", {"command": "echo hello > /workspace/a; sleep 100 > /dev/null & "}),
+        ("python", {"code": "x = 1"}),
+    )
+    with running_server(engine, settings=SETTINGS) as server:
+        run(server, 8, tools, at_once=4)
+        before = probe(server)
+        run(server, REAL, tools, at_once=4)
+        after = probe(server)
+    said = f"{REAL} cycles: {kept(before, after)}, {before}, {after}"
+    print(said)
+    assert all(count < REAL / 2 for count in kept(before, after).values()), said
