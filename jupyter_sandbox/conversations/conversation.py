@@ -359,10 +359,11 @@ class Conversation:
         try:
             if record.sandbox_id:
                 await around.sandboxes.remove(record.sandbox_id)
-            spare = await around.pool.take(self.conversation_id)
-            if spare is not None:
+            taken = await around.pool.take(self.conversation_id)
+            if taken is not None:
+                sandbox = spare = taken.sandbox
                 sandbox_id = spare.sandbox_id
-                sandbox, lost = spare, await around.placing.fill(self.conversation_id, spare)
+                lost = await around.placing.fill(self.conversation_id, spare, taken.has_files)
             elif await around.database.set_intent(
                 self.conversation_id, around.marks.process_id, sandbox_id
             ):
@@ -394,6 +395,7 @@ class Conversation:
             if not kept:
                 raise Unavailable("the conversation was deleted, or taken over, meanwhile")
             self.has_notice = True
+            self._touched_at = loop.time()  # the use is in the record
             around.audit.note(
                 "sandbox_started", "", self.conversation_id, seconds=round(seconds, 3)
             )

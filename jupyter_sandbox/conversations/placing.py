@@ -76,11 +76,15 @@ class Placing:
             raise
         return sandbox, lost
 
-    async def fill(self, conversation_id: str, sandbox: Sandbox) -> list[str]:
+    async def fill(self, conversation_id: str, sandbox: Sandbox, has_files: bool) -> list[str]:
         """Put the conversation's files into a sandbox that was nobody's; give what was lost.
 
-        Its way out is the conversation's from here on.
+        Its way out is the conversation's from here on. ``has_files`` is false if it had none when
+        the sandbox became its own.
         """
+        if not has_files:
+            await self._sandboxes.assign(sandbox, conversation_id)
+            return []
         opening = asyncio.ensure_future(self._sandboxes.assign(sandbox, conversation_id))
         try:
             lost = await self.place_all(conversation_id, sandbox.sandbox_id)

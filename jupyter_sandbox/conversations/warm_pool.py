@@ -21,7 +21,7 @@ from .. import metrics
 from ..errors import SandboxError, Unavailable
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
-from ..stores.pool_records import PoolRecord, PoolRecords
+from ..stores.pool_records import Given, PoolRecord, PoolRecords
 from ..stores.server_marks import ServerMarks
 
 ROUND_SECONDS = 10.0
@@ -39,6 +39,14 @@ _AT_ONCE = max(1, min(4, (os.cpu_count() or 1) // 2))
 class _Spare:
     sandbox: Sandbox
     recipe: str
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A sandbox that has become a conversation's; ``has_files``: some are to be put into it."""
+
+    sandbox: Sandbox
+    has_files: bool
 
 
 class WarmPool:
@@ -89,7 +97,7 @@ class WarmPool:
         self._size = size
         self._wanted.set()
 
-    async def take(self, conversation_id: str) -> Sandbox | None:
+    async def take(self, conversation_id: str) -> Taken | None:
         """Give a sandbox to a conversation that this process provisions; None if there is none.
 
         It is recorded as the conversation's when this returns. The caller lets the way out open
@@ -109,24 +117,21 @@ class WarmPool:
             self._busy.add(spare.sandbox.sandbox_id)
             self._taken_at = loop.time()
             self._show()
-            given = False
+            given = Given.NOT
             try:
-                given = (
-                    spare.recipe == self._recipe
-                    and await _is_well(spare.sandbox, _PING_SECONDS)
-                    and await self._records.give(
+                if spare.recipe == self._recipe and await _is_well(spare.sandbox, _PING_SECONDS):
+                    given = await self._records.give(
                         spare.sandbox.sandbox_id, self._holder, conversation_id
                     )
-                )
             finally:
                 self._wanted.set()
-                if given:
-                    self._busy.discard(spare.sandbox.sandbox_id)
-                else:
+                if given is Given.NOT:
                     self._end_soon(spare.sandbox)
-            if given:
+                else:
+                    self._busy.discard(spare.sandbox.sandbox_id)
+            if given is not Given.NOT:
                 metrics.POOL_TAKES.labels("hit").inc()
-                return spare.sandbox
+                return Taken(spare.sandbox, given is Given.WITH_FILES)
             metrics.POOL_TAKES.labels("unfit").inc()
             self._log.warning("warm pool: %r was not fit to be given", spare.sandbox)
         metrics.POOL_TAKES.labels("miss").inc()

@@ -8,6 +8,7 @@ has must read this table first: a sandbox only ever moves from here to there.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from sqlalchemy import bindparam
 
 from . import statements as sql
 from .connections import Connections
-from .schema import pool_sandboxes, to_microseconds
+from .schema import pool_sandboxes, shares, to_microseconds, uploads
 
 _p = pool_sandboxes.c
 _OWN = sa.and_(_p.sandbox_id == bindparam("id"), _p.holder == bindparam("by"))
@@ -34,7 +35,21 @@ _TAKE_OVER = (
     sa.update(pool_sandboxes).where(_OWN).values(holder=bindparam("new_holder", type_=sa.String))
 )
 _REMOVE = sa.delete(pool_sandboxes).where(_OWN)
+_HAS_FILES = sa.select(
+    sa.or_(
+        sa.exists().where(uploads.c.conversation_id == bindparam("id")),
+        sa.exists().where(shares.c.conversation_id == bindparam("id")),
+    )
+)
 _GIVE = sa.delete(pool_sandboxes).where(_OWN, _p.state == "ready")
+
+
+class Given(enum.Enum):
+    """What became of giving a sandbox to a conversation, and whether it has files to be placed."""
+
+    NOT = "not"
+    EMPTY = "empty"
+    WITH_FILES = "with files"
 
 
 @dataclass(frozen=True)
@@ -124,16 +139,13 @@ class PoolRecords:
         """Forget one that is gone; False if it was not the holder's."""
         return await self._change(_REMOVE, sandbox_id, holder)
 
-    async def give(self, sandbox_id: str, holder: str, conversation_id: str) -> bool:
+    async def give(self, sandbox_id: str, holder: str, conversation_id: str) -> Given:
         """Make it the sandbox that its holder provisions a conversation with.
 
-        Returns
-        -------
-        bool
-            False if one of the two is not (any more) whose it should be: then nothing has changed.
+        ``NOT`` if one of the two is not (any more) whose it should be: then nothing has changed.
         """
 
-        def work(connection: sa.Connection) -> bool:
+        def work(connection: sa.Connection) -> Given:
             is_sqlite = connection.dialect.name == "sqlite"
             connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
             given = False
@@ -145,7 +157,11 @@ class PoolRecords:
                 )
             finally:
                 connection.exec_driver_sql("COMMIT" if given else "ROLLBACK")
-            return given
+            if not given:
+                return Given.NOT
+            # Who adds a file from here on finds the sandbox in the record, and places it there.
+            has_files = connection.execute(_HAS_FILES, {"id": conversation_id}).scalar()
+            return Given.WITH_FILES if has_files else Given.EMPTY
 
         return await self._connections.run(work)
 
