@@ -21,11 +21,18 @@ from ..models import ConversationRecord
 from ..policy.clipping import clip_text
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes, SilentGuest
+from ..sandbox.silence import PATIENCE_SECONDS
 from ..stores.audit_log import AuditLog
 from ..stores.database import Database
 from ..stores.server_marks import ServerMarks
 from .journal import Journal
-from .notices import first_sandbox, lost_files, replaced_sandbox, woken_sandbox
+from .notices import (
+    first_sandbox,
+    lost_files,
+    replaced_sandbox,
+    resumed_sandbox,
+    woken_sandbox,
+)
 from .places import Places
 from .placing import Placing
 from .righting import Righted, ended_claim, give_up_start, keep_still
@@ -64,6 +71,7 @@ class Conversation:
         self._lock = asyncio.Lock()  # guards _sandbox; held while one is provisioned
         self._sandbox: Sandbox | None = None
         self._touched_at = 0.0
+        self._silent_since: float | None = None  # of a guest that runs and does not answer
         self._deleted = False
 
     def __repr__(self) -> str:
@@ -92,8 +100,8 @@ class Conversation:
         """
         self._around.sandboxes.require_running()
         self.users += 1
+        sandbox = self._sandbox
         try:
-            sandbox = self._sandbox
             if sandbox is None or sandbox.gone:
                 async with self._lock:
                     sandbox = await self._ensure()
@@ -102,9 +110,13 @@ class Conversation:
                     if self._sandbox is sandbox:
                         await self._let_go()
                     sandbox = await self._ensure()
-            yield sandbox
+            with sandbox.watched():
+                yield sandbox
         finally:
             self.users -= 1
+            if sandbox is not None and sandbox.silence is not None and sandbox.silence.resumed:
+                sandbox.silence.resumed = False
+                await asyncio.shield(self._note_resumed())
 
     @contextlib.asynccontextmanager
     async def use_running(self) -> AsyncIterator[Sandbox | None]:
@@ -315,10 +327,13 @@ class Conversation:
         why = ""
         try:
             sandbox = await around.sandboxes.attach(record.sandbox_id, self.conversation_id)
-        except SilentGuest:  # of any other error nothing is known to be lost
-            if is_patient:
+        except SilentGuest:  # any other error is the engine's: nothing is known to be lost
+            now = asyncio.get_running_loop().time()
+            self._silent_since = self._silent_since or now
+            if is_patient or now - self._silent_since < PATIENCE_SECONDS:
                 raise
             sandbox, why = None, "it did not answer any more"
+        self._silent_since = None
         if sandbox is None:
             await self._lose(record, why)
             return None
@@ -411,6 +426,15 @@ class Conversation:
         with contextlib.suppress(Unavailable):  # its id is in the record: the next use tries again
             await self._around.sandboxes.remove(sandbox.sandbox_id)
 
+    async def _note_resumed(self) -> None:
+        """Remember that somebody else had paused the sandbox, for the next result."""
+        around = self._around
+        with contextlib.suppress(SandboxError):
+            await around.database.set_state(self.conversation_id, State.SUSPENDED, State.RUNNING)
+            await around.database.add_notice(self.conversation_id, resumed_sandbox())
+            self.has_notice = True
+            self._tell(resumed_sandbox())
+
     def _tell(self, notice: str) -> None:
         self._around.journal.add(self.conversation_id, "notice", {"text": clip_text(notice, 8000)})
 
@@ -443,6 +467,8 @@ class Conversation:
         """Detach; the lock is held."""
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
+            if sandbox.silence is not None:
+                self._silent_since = sandbox.silence.since
             await sandbox.detach()
 
     @property

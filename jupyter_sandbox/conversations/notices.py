@@ -33,6 +33,14 @@ def woken_sandbox() -> str:
     )
 
 
+def resumed_sandbox() -> str:
+    """Give the notice of a sandbox that stood still while it was used, and goes on."""
+    return (
+        "[The sandbox had been paused from outside this server and was resumed. Kept: all files, "
+        "packages, variables and processes. Connections to the outside may be broken.]"
+    )
+
+
 def lost_files(lost: list[str]) -> str:
     """Give the notice of stored files that could not be put into the sandbox.
 

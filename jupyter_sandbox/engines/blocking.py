@@ -46,6 +46,8 @@ class BlockingCalls:
         try:
             return await asyncio.shield(asyncio.wrap_future(submitted))
         except asyncio.CancelledError:
+            if submitted.cancel():  # it had not begun: the threads are busy with others
+                raise
             submitted.add_done_callback(functools.partial(_undo, undo))
             raise
 

@@ -10,11 +10,11 @@ import contextlib
 import resource
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from traitlets import Float, Unicode
 
@@ -43,6 +43,8 @@ _RUNTIME_OF_PODMAN = (  # it would take a request's runtime for its own, and say
 )
 _USER_PROCESSES = 32_768  # the kernel's usual bound for all of a host
 _STATES = {"running": EngineState.RUNNING, "paused": EngineState.PAUSED}
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _Sandboxes = list[EngineSandbox]  # inside the class, "list" is the verb
 
 
@@ -93,39 +95,39 @@ class DockerEngine(ConfigurableEngine):
     async def check(self) -> EngineHealth:
         """Ask the service for its version and for the image."""
         try:
-            return await self._calls.run(self._check)
+            return await self._ask(self._check)
         except Unavailable as exc:
             return EngineHealth(False, exc.message)
 
     async def start(self, spec: SandboxSpec) -> EngineSandbox:
         """See ``Engine.start``. Two requests when there is nothing yet."""
         return await self._calls.run_or_undo(
-            lambda: self._start(spec), lambda: self._remove(spec.sandbox_id)
+            lambda: self._understand(self._start, spec), lambda: self._remove(spec.sandbox_id)
         )
 
     async def inspect(self, sandbox_id: str) -> EngineSandbox | None:
         """See ``Engine.inspect``."""
-        return await self._calls.run(self._inspect, sandbox_id)
+        return await self._ask(self._inspect, sandbox_id)
 
     async def list(self, server_id: str) -> _Sandboxes:
         """See ``Engine.list``. One request, and one for each container that has ended."""
-        return await self._calls.run(self._list, server_id)
+        return await self._ask(self._list, server_id)
 
     async def pause(self, sandbox_id: str) -> None:
         """See ``Engine.pause``."""
-        await self._calls.run(self._change, sandbox_id, "pause", EngineState.PAUSED)
+        await self._ask(self._change, sandbox_id, "pause", EngineState.PAUSED)
 
     async def resume(self, sandbox_id: str) -> None:
         """See ``Engine.resume``."""
-        await self._calls.run(self._change, sandbox_id, "unpause", EngineState.RUNNING)
+        await self._ask(self._change, sandbox_id, "unpause", EngineState.RUNNING)
 
     async def remove(self, sandbox_id: str) -> None:
         """See ``Engine.remove``."""
-        await self._calls.run(self._remove, sandbox_id)
+        await self._ask(self._remove, sandbox_id)
 
     async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
         """See ``Engine.enforcement``."""
-        return await self._calls.run(self._enforcement, sandbox_id)
+        return await self._ask(self._enforcement, sandbox_id)
 
     async def usage(self, sandbox_id: str, *, disk: bool = False) -> EngineUsage:
         """See ``Engine.usage``. One request at the first time, and one more for the disk.
@@ -133,7 +135,7 @@ class DockerEngine(ConfigurableEngine):
         What is on the disk is measured in the container's layer where the server may look into it
         (as root); else the service is asked, which counts no files and no deleted ones.
         """
-        return await self._calls.run(self._usage, sandbox_id, disk)
+        return await self._ask(self._usage, sandbox_id, disk)
 
     async def recipe(self) -> str:
         """See ``Engine.recipe``: the settings, and the id of the image as it is now."""
@@ -151,7 +153,16 @@ class DockerEngine(ConfigurableEngine):
         if client is not None:
             client.close()
 
+    async def _ask(self, verb: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await self._calls.run(lambda: self._understand(verb, *args, **kwargs))
+
     # On the engine's threads
+
+    def _understand(self, verb: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        from .docker_errors import understood
+
+        with understood():
+            return verb(*args, **kwargs)
 
     def _start(self, spec: SandboxSpec) -> EngineSandbox:
         client = self._connect()
@@ -417,7 +428,7 @@ def _labels(found: dict[str, Any]) -> dict[str, str]:
 def _product(version: dict[str, Any]) -> tuple[str, str]:
     names = [part.get("Name", "") for part in version.get("Components") or []]
     product = "Podman" if any("Podman" in name for name in names) else "Docker"
-    return product, str(version.get("Version", "")).partition("+")[0]
+    return product, str(version["Version"]).partition("+")[0]
 
 
 def _user_processes() -> int:

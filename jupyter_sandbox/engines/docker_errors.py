@@ -37,6 +37,19 @@ def translated(doing: str, image: str = "") -> Iterator[None]:
         raise Unavailable("Docker does not answer", detail=repr(exc)) from exc
 
 
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Raise ``Unavailable`` where an answer of the service lacks what it must have.
+
+    Around a whole verb, whose statements take answers apart: whatever listens there, it is not
+    the service that was looked at when the client connected.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as exc:
+        raise Unavailable("Docker gave an answer that makes no sense", detail=repr(exc)) from exc
+
+
 def missing_image(image: str) -> str:
     """Give the sentence for an image that is not there."""
     return f"the image {image} is missing: run `jupyter sandbox build-image`"

@@ -71,6 +71,11 @@ class GuestError(SandboxError):
         return cls(code, valid_text(message[:2000]) if isinstance(message, str) else "", facts)
 
 
+def closed(why: str = "", detail: str = "") -> Unavailable:
+    """Give the error of streams that have ended; ``why`` when it was not the guest."""
+    return Unavailable(why or "the sandbox closed the connection", detail=detail)
+
+
 def valid_text(text: str) -> str:
     """Give a text that can be encoded: lone surrogates, which no honest guest sends, are shown."""
     if text.isascii():
@@ -98,6 +103,7 @@ class GuestStream:
         self.reader = reader
         self.writer = writer
         self.target = ""
+        self.why = ""  # it was closed on this side, if not because its work is done
         self._decoder = FrameDecoder(_HELLO_BYTES, 0, check_json)  # until it is known
 
     def __repr__(self) -> str:
@@ -114,7 +120,7 @@ class GuestStream:
             self.writer.write(encode(body, payload))
             await self.writer.drain()
         except OSError as exc:
-            raise Unavailable("the sandbox closed the connection", detail=repr(exc)) from exc
+            raise closed(self.why, repr(exc)) from exc
 
     @property
     def has_more(self) -> bool:
@@ -142,11 +148,12 @@ class GuestStream:
                     return frame
                 data = await self.reader.read(_READ_BYTES)
                 if not data:
-                    raise Unavailable("the sandbox closed the connection")
+                    raise closed(self.why)
                 self._decoder.push(data)
         except (OSError, FrameError) as exc:
             self.close()
-            raise Unavailable("the connection to the sandbox broke", detail=repr(exc)) from exc
+            why = self.why or "the connection to the sandbox broke"
+            raise closed(why, repr(exc)) from exc
 
     async def call(self, body: dict[str, Any], payload: bytes = b"") -> Frame:
         """Send a request, give its ``ok`` frame.
@@ -203,6 +210,7 @@ class GuestLink:
         self._all: set[GuestStream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.hello: Hello | None = None
+        self.why = ""  # it was closed for, if not because its work is done
         self._closed = False
 
     def __repr__(self) -> str:
@@ -312,11 +320,14 @@ class GuestLink:
         assert self.hello is not None
         return self.hello
 
-    async def close(self) -> None:
-        """Close all streams and remove the socket. Twice is once."""
+    async def close(self, why: str = "") -> None:
+        """Close all streams and remove the socket; who waits is told why. Twice is once."""
         if self._closed:
             return
         self._closed = True
+        self.why = why
+        for stream in self._all:
+            stream.why = why
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.wait([self._accepting], timeout=2)
@@ -326,7 +337,7 @@ class GuestLink:
             task.cancel()
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(Unavailable("the sandbox was closed"))
+                waiter.set_exception(Unavailable(why or "the sandbox was closed"))
         for stream in list(self._all):
             stream.close()
         self._all.clear()
@@ -350,7 +361,7 @@ class GuestLink:
                 return stream
             stream.close()
         if self._closed:
-            raise Unavailable("the sandbox was closed")
+            raise Unavailable(self.why or "the sandbox was closed")
         waiter: asyncio.Future[GuestStream] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:

@@ -29,7 +29,7 @@ from .cell_result import error_line
 from .dispatcher import Dispatcher, Execution
 from .kernel_channels import KernelChannels
 from .kernel_manager import SandboxKernelManager
-from .link import GuestLink
+from .link import GuestLink, closed
 from .provisioner import KernelEnd, SandboxAccess
 
 State = Literal["absent", "starting", "idle", "busy", "dead"]
@@ -334,7 +334,7 @@ class PythonKernel:
                 if not self._link.connected:  # a guest that begins anew dials at once
                     await asyncio.sleep(_DIAL_SECONDS)
                     if not self._link.connected:
-                        raise Unavailable("the sandbox closed the connection") from exc
+                        raise closed(self._link.why) from exc
                 await asyncio.sleep(1.0)
                 continue
             if not end.alive:

@@ -23,6 +23,7 @@ from .files import GuestFiles
 from .limit_hits import LimitHits
 from .link import GuestLink
 from .python_kernel import PythonKernel
+from .silence import Silence
 from .way_out import WayOut
 
 _KERNEL_HEAD_START_SECONDS = 1.0
@@ -66,6 +67,7 @@ class Sandbox:
         # Set where there is an engine to ask.
         self.limits: LimitHits | None = None
         self.why_it_ends: Callable[[], Awaitable[str]] | None = None
+        self.silence: Silence | None = None
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.sandbox_id} {'gone' if self.gone else 'attached'}>"
@@ -74,6 +76,10 @@ class Sandbox:
     def gone(self) -> bool:
         """Whether no stream to the guest is left."""
         return not self.link.connected
+
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """Watch that the guest answers while the body uses it; see ``Silence.watched``."""
+        return contextlib.nullcontext() if self.silence is None else self.silence.watched()
 
     async def run_bash(
         self, call_id: str, command: str, timeout_seconds: float, emit: Emit, limit_bytes: int
@@ -191,6 +197,8 @@ class Sandbox:
             self._warm_up.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._warm_up
+        if self.silence is not None:
+            await self.silence.close()
         await self.python.detach()
         await self.link.close()
 

@@ -44,6 +44,7 @@ from .link import GuestLink
 from .plaintext import PlaintextDirs
 from .recipe import digest_of
 from .sandbox import Sandbox
+from .silence import Silence
 from .way_out import EGRESS_TARGET, WayOut
 
 _ENGINE_SECONDS = 60.0
@@ -54,6 +55,7 @@ _NOBODYS_ID = "0" * 24  # in a recipe, where each sandbox has its own
 _SWEEP_SECONDS = 300.0
 
 T = TypeVar("T")
+
 
 GUEST_ARGV = ("{python}", "-S", "-s", "-m", "sandbox_guest")
 
@@ -309,6 +311,9 @@ class Sandboxes:
             sandbox_id, link, private, self.way_out, self._log, settings.workspace_path
         )
         sandbox.why_it_ends = partial(self.why_it_ends, sandbox_id)
+        sandbox.silence = Silence(
+            self.engine, sandbox_id, link, lambda: not self.paused_because, self._log
+        )
         sandbox.limits = LimitHits(
             self.engine,
             sandbox_id,

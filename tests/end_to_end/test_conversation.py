@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.conftest import text_of
+from tests.faults.table import fault
 
 
 async def test_the_first_call_provisions_and_says_so_and_the_second_does_not(api):
@@ -103,6 +104,7 @@ class TestAKernelThatDies:
     def sandbox_config(self):
         return {"SandboxResources": {"memory_bytes": 300_000_000}}
 
+    @fault("kernel-killed")
     async def test_is_back_at_the_next_call_with_the_files_and_the_result_says_so(self, api, death):
         conversation = await api.conversation()
         await api.text(conversation, "python", code="x = 1; open('kept', 'w').write('kept')")
@@ -116,6 +118,7 @@ class TestAKernelThatDies:
         assert "kept" in await api.bash(conversation, "cat kept")
 
 
+@fault("killed")
 async def test_a_sandbox_that_was_removed_is_made_anew_and_the_result_says_what_was_lost(
     api, jp_serverapp
 ):

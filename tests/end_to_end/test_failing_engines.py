@@ -8,6 +8,7 @@ import pytest
 
 from jupyter_sandbox import testing
 from tests.conftest import text_of
+from tests.faults.table import fault
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def given(jp_serverapp):
     return use
 
 
+@fault("engine-down")
 async def test_an_engine_that_is_down_is_said_and_a_retry_may_succeed(given, api):
     given(testing.EngineThatIsDown())
     conversation = await api.conversation()
@@ -43,6 +45,7 @@ async def test_an_engine_that_is_down_is_said_and_a_retry_may_succeed(given, api
     assert model["state"] == "error"
 
 
+@fault("start-fails")
 async def test_an_engine_that_fails_once_is_asked_again_by_the_next_call(given, api):
     given(testing.EngineThatFailsToStart(failures=1))
     conversation = await api.conversation()
@@ -54,6 +57,7 @@ async def test_an_engine_that_fails_once_is_asked_again_by_the_next_call(given, 
 
 
 @pytest.mark.parametrize("kind", ["EngineThatStartsNoGuest", "EngineThatHangs"])
+@fault("start-fails", "engine-hangs")
 async def test_a_sandbox_that_never_answers_is_given_up_in_bounded_time(
     given, api, kind, short_dir
 ):
@@ -64,7 +68,7 @@ async def test_a_sandbox_that_never_answers_is_given_up_in_bounded_time(
     assert time.monotonic() - started < 10
     assert text_of(result).startswith("exec failed: ")
     left = [path.name for path in (short_dir / "run").iterdir()]
-    assert [name for name in left if not name.startswith(("guest-", "site-"))] == []
+    assert [name for name in left if not name.startswith(("guest-", "site-", "servers"))] == []
     if kind == "EngineThatHangs":
         engine.release()
 
@@ -76,6 +80,7 @@ async def test_a_sandbox_that_never_answers_is_given_up_in_bounded_time(
         ("python", {"code": "import time; print('begun'); time.sleep(60)"}),
     ],
 )
+@fault("killed")
 async def test_a_sandbox_that_dies_under_a_call_is_said_and_replaced(given, api, tool, arguments):
     engine = given(testing.FakeEngine())
     conversation = await api.conversation()

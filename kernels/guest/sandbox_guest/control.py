@@ -34,6 +34,7 @@ class Control:
         self._boot_id = boot_id
         self._started = time.monotonic()
         self._ops: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
+            "ping": lambda request: {},
             "status": self._status,
             "kernel_start": self._kernel_start,
             "kernel_signal": self._kernel_signal,

@@ -203,12 +203,15 @@ class Init:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if pid == self._server_pid:
+            if os.WIFSTOPPED(status):  # one of ours would be silent and still hold its streams
+                if pid in (self._server_pid, self._forwarder_pid) or pid in self._keepers:
+                    _kill(pid, signal.SIGCONT)
+            elif pid == self._server_pid:
                 if not self._ending:
                     self._start_server()
             elif pid == self._forwarder_pid:
