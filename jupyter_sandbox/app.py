@@ -44,6 +44,7 @@ from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .conversations.warm_pool import ROUND_SECONDS, WarmPool
+from .directories import FILES as DIRECTORY_FILES
 from .directories import choose_runtime_dir, make_private, remember_runtime_dir
 from .directories import server_id as find_server_id
 from .engines.bubblewrap import BubblewrapEngine
@@ -353,7 +354,11 @@ class SandboxApp(ExtensionApp):
         housekeeping.add("adopt", every, adopting.adopt_all, alone=False)
         reaping = Reaping(sandboxes, Living(database, pool_records), marks, self.log)
         housekeeping.add("reap", every, reaping.reap)
-        sweeping = Sweeping(database, records, vault, self.log)
+        unfinished = {
+            data_dir: (MARK_NAME, POLICY_NAME, *DIRECTORY_FILES),
+            runtime_dir: ("guest-*", "site-*"),
+        }
+        sweeping = Sweeping(database, records, vault, self.log, unfinished)
         housekeeping.add("sweep files", max(every, _SWEEP_SECONDS), sweeping.sweep)
         housekeeping.start()
         calls = Calls(

@@ -15,9 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import Unavailable
+from .stores.whole_file import make_text, replace_text
 
 _SERVER_ID = "server-id"
 _RUNTIME_DIR = "runtime-dir"
+FILES = (_SERVER_ID, _RUNTIME_DIR)
+"""What is written into the data directory here, beside its name first."""
+
 _LONGEST_BASE = 40  # a socket's path has at most 107 bytes
 
 
@@ -41,9 +45,7 @@ def remember_runtime_dir(data_dir: Path, runtime_dir: Path) -> None:
     with contextlib.suppress(OSError):
         if path.read_text(encoding="utf-8") == text:
             return
-    new = data_dir / f".{_RUNTIME_DIR}-{secrets.token_hex(4)}"
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
+    replace_text(path, text)
 
 
 def make_private(directory: Path) -> None:
@@ -69,10 +71,8 @@ def make_private(directory: Path) -> None:
 def server_id(data_dir: Path) -> str:
     """Give the id of this installation; made once, kept in its data directory."""
     path = data_dir / _SERVER_ID
-    with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(secrets.token_hex(8))
+    if not path.exists():
+        make_text(path, secrets.token_hex(8))
     return path.read_text().strip()
 
 

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "services": {"tools", "conversations", "sandbox", _INTERFACE, *_GROUND, *_ASKED},
     "settings": {_INTERFACE, "policy", *_GROUND},
     "lifecycle_settings": _GROUND,
-    "directories": {"errors"},
+    "directories": {"stores", "errors"},
     "client": set(),  # it speaks HTTP, from wherever it is installed
     "demo": set(),  # it speaks HTTP, as any assistant does
     "cli": {"demo", "policy", "stores", "__init__", *_GROUND},

@@ -266,13 +266,28 @@ class Conversation:
                 await around.sandboxes.remove(record.sandbox_id)
 
     async def delete(self) -> None:
-        """End the sandbox for good; later uses raise ``NotFound``."""
+        """Delete its record, then end the sandbox; later uses raise ``NotFound``.
+
+        In this order: a server that dies in between leaves a sandbox without a conversation, which
+        is reaped, and never a conversation that has lost its sandbox. So does an engine that fails.
+        """
         self._deleted = True
         async with self._lock:
             await self._let_go()
-            record = await self._around.database.conversation(self.conversation_id)
+            try:
+                record = await self._around.database.conversation(self.conversation_id)
+                await self._around.database.delete_conversation(self.conversation_id)
+            except BaseException:
+                self._deleted = False
+                raise
             if record is not None and record.sandbox_id:
-                await self._around.sandboxes.remove(record.sandbox_id)
+                try:
+                    await self._around.sandboxes.remove(record.sandbox_id)
+                except Unavailable as exc:
+                    self._around.log.warning(
+                        "conversation %s: deleted; its sandbox is removed later: %s %s",
+                        *(self.conversation_id, exc, exc.detail),
+                    )
 
     async def _ensure(self) -> Sandbox:
         """Give an attached sandbox; the lock is held."""

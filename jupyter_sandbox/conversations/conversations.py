@@ -127,15 +127,13 @@ class Conversations:
     async def delete(self, owner: str, conversation_id: str) -> None:
         """Remove everything: sandbox, files and their key, records.
 
-        The record goes before the files, and their key with it: a conversation is never there with
-        a part of its files, and files that are left are without a record, which is swept.
+        The record goes first, and the key with it: a conversation is never there with a part of
+        what it had, and what is left is without a record, which is swept and reaped.
         """
         await self.find(owner, conversation_id)
-        conversation = self.live(conversation_id)
-        await conversation.delete()
         with contextlib.suppress(SandboxError):  # what waits there names its owner by this record
             await self._around.audit.flush()
-        await self._around.database.delete_conversation(conversation_id)
+        await self.live(conversation_id).delete()
         self._live.pop(conversation_id, None)
         self._around.audit.note("conversation_deleted", owner, conversation_id)
         try:

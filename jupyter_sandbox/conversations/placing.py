@@ -99,6 +99,7 @@ class Placing:
         """Make a sandbox's uploads those of the records; give what could not be put in place."""
         async with self._lock(conversation_id):
             rows = await self._uploads.all(conversation_id)
+            await asyncio.to_thread(self._dirs.drop_unfinished, sandbox_id)
             there = await asyncio.to_thread(self._dirs.names, sandbox_id)
             named = {row.name for row in rows}
             for name in there:

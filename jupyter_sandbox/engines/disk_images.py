@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -96,13 +97,26 @@ class DiskImages:
         finally:
             os.close(fd)
 
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[Path]:
+        """Lend a directory for a moment, to one process at a time; what dead ones left goes."""
+        lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in self._directory.glob(f"{TEMPLATE}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=self._directory, prefix=TEMPLATE) as temporary:
+                yield Path(temporary)
+        finally:
+            os.close(lock)
+
     def _make(self, resources: Resources, fill: Callable[[Path], object]) -> _Template:
         entries = min(resources.disk_entries, resources.disk_bytes // _BYTES_PER_ENTRY)
         # What the file system needs for itself comes on top.
         size = resources.disk_bytes + entries * _INODE_BYTES + resources.disk_bytes // 4096 + 2**20
         size += -size % 4096
-        with tempfile.TemporaryDirectory(dir=self._directory, prefix=TEMPLATE) as temporary:
-            content, image = Path(temporary) / "content", Path(temporary) / "image"
+        with self._room() as temporary:
+            content, image = temporary / "content", temporary / "image"
             content.mkdir()
             fill(content)
             with open(image, "wb") as file:

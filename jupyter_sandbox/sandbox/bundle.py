@@ -13,9 +13,10 @@ import hashlib
 import os
 import py_compile
 import shutil
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+
+from ..stores.unfinished import making_directory
 
 _PACKAGES = ("sandbox_guest", "sandbox_python")
 
@@ -38,8 +39,7 @@ def prepare_bundle(directory: Path) -> Path:
     if target.is_dir():
         return target
     directory.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".guest-", dir=directory))
-    try:
+    with making_directory(target) as made:
         for name, relative, path in files:
             copy = made / name / relative
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -54,8 +54,6 @@ def prepare_bundle(directory: Path) -> Path:
         _make_readable(made)
         with contextlib.suppress(OSError):  # another process was first
             made.rename(target)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return target
 
 

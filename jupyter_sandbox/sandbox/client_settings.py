@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import certifi
 from sandbox_guest import protocol
 
 from ..policy.certificates import BundleRefused, require_bundle, split_certificates
+from ..stores.unfinished import making_directory
 
 SITE_TARGET = "/run/jupyter-sandbox/site"
 CERTIFICATES = f"{SITE_TARGET}/ca-certificates.crt"
@@ -116,16 +115,13 @@ def prepare_site_files(directory: Path, certificates: Sequence[str]) -> Path:
     target = directory / f"site-{digest[:16]}"
     if target.is_dir():
         return target
-    made = Path(tempfile.mkdtemp(prefix=".site-", dir=directory))
-    try:
+    with making_directory(target) as made:
         for name, text in files.items():
             (made / name).write_text(text, encoding="utf-8")
             os.chmod(made / name, 0o644)  # the sandbox's user is another
         os.chmod(made, 0o755)
         with contextlib.suppress(OSError):  # another process was first
             made.rename(target)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return target
 
 

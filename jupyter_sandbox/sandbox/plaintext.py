@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import AsyncIterator
@@ -22,9 +21,12 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import Unavailable
+from ..stores.unfinished import making_file, remove_unfinished
 from .homes import make_home, mark_of
 
 SHARED_MEMORY = Path("/dev/shm")
+
+_INCOMING = "upload"
 
 # linux/magic.h
 _TMPFS = 0x01021994
@@ -119,10 +121,8 @@ class PlaintextDirs:
             There is no room in memory, or the sandbox is gone.
         """
         target = self._file(sandbox_id, name)
-        part = self._home(sandbox_id) / "incoming" / secrets.token_hex(8)
         try:
-            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
+            with making_file(self._home(sandbox_id) / "incoming" / _INCOMING) as (fd, part):
                 async for piece in pieces:
                     writing = asyncio.ensure_future(asyncio.to_thread(_write, fd, piece))
                     try:
@@ -130,19 +130,20 @@ class PlaintextDirs:
                     finally:
                         await asyncio.wait([writing])  # the descriptor is in use until then
                 os.fchmod(fd, 0o444)
-            finally:
-                os.close(fd)
-            time = _nanoseconds(moment)
-            os.utime(part, ns=(time, time))
-            os.rename(part, target)
+                time = _nanoseconds(moment)
+                os.utime(fd, ns=(time, time))
+                os.rename(part, target)
         except OSError as exc:
             raise Unavailable(
                 "the file cannot be put into the sandbox: there is no room in memory for it, or "
                 "the sandbox has just ended",
                 detail=repr(exc),
             ) from exc
-        finally:
-            part.unlink(missing_ok=True)
+
+    def drop_unfinished(self, sandbox_id: str) -> None:
+        """Remove what a server that died was about to place."""
+        with contextlib.suppress(OSError):
+            remove_unfinished(self._home(sandbox_id) / "incoming", _INCOMING)
 
     def _home(self, sandbox_id: str) -> Path:
         return self._parent / sandbox_id[:12]

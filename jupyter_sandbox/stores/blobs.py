@@ -92,6 +92,10 @@ class BlobStore(Protocol):
         """Remove an area with all that is in it. A missing one is fine."""
         ...
 
+    def remove_empty_area(self, area: str) -> None:
+        """Remove an area if nothing is in it."""
+        ...
+
     def areas(self) -> list[str]:
         """Give all areas."""
         ...
@@ -151,6 +155,11 @@ class DirectoryBlobs:
         """Remove a directory."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._root / _checked(area))
+
+    def remove_empty_area(self, area: str) -> None:
+        """Remove a directory if nothing is in it."""
+        with contextlib.suppress(OSError):
+            (self._root / _checked(area)).rmdir()
 
     def areas(self) -> list[str]:
         """Give all directories that can be areas."""

@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.keywrap import (
 )
 
 from ..errors import Unavailable
+from .unfinished import remove_unfinished
+from .whole_file import make_text, replace_text
 
 ENVIRONMENT = "JUPYTER_SANDBOX_MASTER_KEY"
 """Keys in base64, separated by commas, the newest first."""
@@ -131,11 +133,12 @@ def load_master_keys(
     text = environ.get(ENVIRONMENT, "")
     if text:
         return MasterKeys([_decode(part) for part in text.split(",")])
+    with contextlib.suppress(OSError):  # a keyring that a killed server did not get to name
+        remove_unfinished(file.parent, file.name)
     if not os.path.lexists(file):
         if not may_create:
             raise _refused(file, "is missing, and stored files need it: restore it from a backup")
-        with contextlib.suppress(FileExistsError):
-            _write(file, [os.urandom(KEY_BYTES)], only_if_missing=True)
+        _write(file, [os.urandom(KEY_BYTES)], only_if_missing=True)
     return MasterKeys(_read(file), file)
 
 
@@ -163,21 +166,12 @@ def _read(file: Path) -> list[bytes]:
 
 
 def _write(file: Path, keys: list[bytes], only_if_missing: bool = False) -> None:
-    """Write beside and rename: a reader, and a crash, see the old or the new keyring."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    """Write beside and rename: a reader, and a crash, see the old or the new keyring.
+
+    ``only_if_missing``: of two servers that start at once one makes it.
+    """
     text = json.dumps({"version": 1, "keys": [base64.b64encode(k).decode() for k in keys]})
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "w") as opened:
-            opened.write(text + "\n")
-            opened.flush()
-            os.fsync(fd)
-        if only_if_missing:
-            os.link(part, file)  # of two servers that start at once one makes it
-        else:
-            os.rename(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+    (make_text if only_if_missing else replace_text)(file, text + "\n")
 
 
 def _decode(text: str) -> bytes:

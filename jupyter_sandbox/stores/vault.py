@@ -111,6 +111,9 @@ class Vault:
             for name in names:
                 if known is None or name not in known:
                     removed += await self._remove_stray(area, name, kept)
+            if known is None:  # its server died after the record: of the key too nothing may stay
+                await self._keys.destroy(area)
+                await self._threads.run(partial(self.blobs.remove_empty_area, area))
         return removed
 
     async def close(self) -> None:

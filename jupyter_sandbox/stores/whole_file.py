@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
+
+from .unfinished import making_file
 
 
 def replace_text(path: Path, text: str) -> None:
     """Replace the file, or make it (0600, in a directory of 0700). Blocks; raises ``OSError``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with making_file(path) as (fd, part):
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape", closefd=False) as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+            os.fsync(fd)
+        os.replace(part, path)
+
+
+def make_text(path: Path, text: str) -> None:
+    """Make the file (0600) if there is none: of many makers one does. Blocks; raises ``OSError``.
+
+    What it holds is what whoever was first has written, whole.
+    """
+    with making_file(path) as (fd, part):
+        with open(fd, "w", encoding="utf-8", closefd=False) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
