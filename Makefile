@@ -14,7 +14,7 @@ LAB_SOURCES := $(shell find labextension/src labextension/style -type f) \
 LAB_MODULES := labextension/node_modules/.package-lock.json
 LAB_BUILT := jupyter_sandbox/labextension/package.json
 
-.PHONY: run lab labextension test test-fast lint fuzz demo bench image clean
+.PHONY: run lab labextension test test-fast crash lint fuzz demo bench image clean
 
 $(VENV)/.ready: pyproject.toml
 	python3 -m venv $(VENV)
@@ -61,6 +61,10 @@ test: $(VENV)/.ready
 # What needs neither Docker nor bubblewrap.
 test-fast: $(VENV)/.ready
 	$(PY) -m pytest -m 'not docker and not bubblewrap and not browser and not slow' $(PYTEST_ARGS)
+
+# Kills servers at every step of the lifecycle, again and again, on both engines.
+crash: $(VENV)/.ready
+	JSBX_CRASH_ROUNDS=$(or $(CRASH_ROUNDS),3) $(PY) -m pytest -n 2 --dist loadfile tests/crash $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready $(LAB_MODULES)
 	$(VENV)/bin/ruff check .
