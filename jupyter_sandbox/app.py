@@ -29,6 +29,7 @@ from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
 from .conversations.evictions import Evictions
 from .conversations.housekeeping import Housekeeping
+from .conversations.idling import LOOK_SECONDS, NOTE_SECONDS, Idling
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
 from .conversations.living import Living
@@ -39,6 +40,7 @@ from .conversations.places import Places
 from .conversations.placing import Placing
 from .conversations.rates import Rates
 from .conversations.reaping import Reaping
+from .conversations.resting import Resting
 from .conversations.shared_files import SharedFiles
 from .conversations.state_counts import StateCounts
 from .conversations.sweeping import Sweeping
@@ -70,6 +72,7 @@ from .settings import SandboxEgress, SandboxLimits, SandboxPreviews, SandboxReso
 from .stores.audit_log import MARK_NAME, AuditLog
 from .stores.audit_records import AuditRecords
 from .stores.database import Database
+from .stores.idle_records import IdleRecords
 from .stores.installation import require_installation
 from .stores.leases import Leases
 from .stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
@@ -330,17 +333,19 @@ class SandboxApp(ExtensionApp):
         journal.on_written = message_feeds.written
         marks = ServerMarks(data_dir, secrets.token_hex(8))
         await asyncio.to_thread(marks.set)
-        place_records = PlaceRecords(database.connections)
+        place_records = PlaceRecords(database.connections, database.now)
         places = Places(place_records, self._lifecycle, self.log)
         warm_pool = WarmPool(
             self._lifecycle.warm_pool_size, sandboxes, pool_records, marks, self.log
         )
+        resting = Resting(IdleRecords(database), places, sandboxes, marks, self.log)
         around = Surroundings(
-            *(database, sandboxes, placing, places, journal, marks, self.log, audit, warm_pool)
+            *(database, sandboxes, placing, places, journal, marks, self.log, audit, warm_pool),
+            resting=resting,
         )
         housekeeping = Housekeeping(Leases(database.connections), marks, self.log)
         housekeeping.add("warm pool", ROUND_SECONDS, warm_pool.look, alone=False)
-        conversations = Conversations(around, vault, Rates(self._limits))
+        conversations = Conversations(around, vault, Rates(self._limits), self._lifecycle)
         evictions = Evictions(
             *(place_records, conversations, self._lifecycle),
             *(self._limits.command_seconds + _GRACE_SECONDS, self.log),
@@ -381,6 +386,12 @@ class SandboxApp(ExtensionApp):
         kernels = Kernels(self._limits, self.trust_outputs, self.log)
         housekeeping.add("forget kernels", _FORGET_SECONDS, kernels.forget_idle, alone=False)
         housekeeping.add("forget", _FORGET_SECONDS, conversations.forget_idle, alone=False)
+        idling = Idling(
+            *(conversations, database, sandboxes, resting, self._lifecycle, kernels.release),
+            *(self._limits.command_seconds, self.log),
+        )
+        housekeeping.add("note_uses", NOTE_SECONDS, idling.note_uses, alone=False)
+        housekeeping.add("idle", LOOK_SECONDS, idling.look)
         return Services(
             database=database,
             engine=choice.engine,
@@ -395,6 +406,7 @@ class SandboxApp(ExtensionApp):
             uploads=uploads,
             contents=contents,
             kernels=kernels,
+            idling=idling,
             files=vault,
             audit=audit,
             disk_guard=disk_guard,

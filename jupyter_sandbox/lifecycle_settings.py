@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from traitlets import Float, Int, TraitError, validate
+from traitlets import Dict, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
-from .models import Lifecycle
+from .models import IdleTimes, Lifecycle
 
 _LONGEST_SECONDS = 10 * 366 * 86400.0
 _MOST_SPARES = 1000
+_LEAST_SECONDS = 60.0  # servers note what they use every 15 s, and look every 20 s
 
 
 class SandboxLifecycle(Configurable):
@@ -27,6 +28,26 @@ class SandboxLifecycle(Configurable):
         help="A sandbox that was not used for so long is ended, in seconds: its workspace, "
         "packages and variables are lost; uploads and shared files stay. 0: never. Less frees "
         "memory and disk.",
+    ).tag(config=True)
+
+    max_busy_seconds = Float(
+        7200.0,
+        help="A background job that keeps a processor at work counts as use for so long after the "
+        "last call or cell, in seconds. 0: not at all. More lets long jobs finish unattended; one "
+        "that never ends costs processor time for longer.",
+    ).tag(config=True)
+    keep_awake_seconds = Float(
+        86400.0,
+        help="The longest that a user may keep a sandbox from being suspended and ended, in "
+        "seconds from the request (`keep_awake_until`). 0: not at all.",
+    ).tag(config=True)
+    group_times = Dict(
+        key_trait=Unicode(),
+        value_trait=Dict(key_trait=Unicode(), value_trait=Float()),
+        help="Other times for the users of a group: its name to `suspend_seconds` and "
+        "`terminate_seconds`, of which a missing one is as above. Of several groups the longest "
+        "time wins. Groups are known at requests: what applies is stored with a conversation at "
+        "its uses.",
     ).tag(config=True)
 
     running_per_user = Int(
@@ -104,11 +125,26 @@ class SandboxLifecycle(Configurable):
             raise TraitError("SandboxLifecycle.reap_seconds must be 5 to 3600")
         return proposal.value
 
-    @validate("suspend_seconds", "terminate_seconds", "evict_idle_seconds")
+    @validate("suspend_seconds", "terminate_seconds")
     def _bounded(self, proposal: Any) -> Any:
+        _require_time(f"SandboxLifecycle.{proposal.trait.name}", proposal.value)
+        return proposal.value
+
+    @validate("max_busy_seconds", "keep_awake_seconds", "evict_idle_seconds")
+    def _possible(self, proposal: Any) -> Any:
         if not 0 <= proposal.value <= _LONGEST_SECONDS:
             name = f"SandboxLifecycle.{proposal.trait.name}"
-            raise TraitError(f"{name} must be 0 (never) to {_LONGEST_SECONDS:.0f}")
+            raise TraitError(f"{name} must be 0 to {_LONGEST_SECONDS:.0f}")
+        return proposal.value
+
+    @validate("group_times")
+    def _known_times(self, proposal: Any) -> Any:
+        for group, times in proposal.value.items():
+            for name, seconds in times.items():
+                where = f"SandboxLifecycle.group_times[{group!r}]"
+                if name not in ("suspend_seconds", "terminate_seconds"):
+                    raise TraitError(f"{where}: there is no {name!r}")
+                _require_time(f"{where}[{name!r}]", seconds)
         return proposal.value
 
     @validate(
@@ -128,4 +164,16 @@ class SandboxLifecycle(Configurable):
 
     def to_lifecycle(self) -> Lifecycle:
         """Give them as data."""
-        return Lifecycle(**{name: getattr(self, name) for name in self.trait_names(config=True)})
+        given = {name: getattr(self, name) for name in self.trait_names(config=True)}
+        usual = {name: given[name] for name in ("suspend_seconds", "terminate_seconds")}
+        groups = {
+            group: IdleTimes(**{**usual, **times}) for group, times in self.group_times.items()
+        }
+        return Lifecycle(**{**given, "group_times": groups})
+
+
+def _require_time(name: str, seconds: float) -> None:
+    if seconds and not _LEAST_SECONDS <= seconds <= _LONGEST_SECONDS:
+        raise TraitError(
+            f"{name} must be 0 (never) or {_LEAST_SECONDS:.0f} to {_LONGEST_SECONDS:.0f}"
+        )

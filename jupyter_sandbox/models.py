@@ -35,14 +35,27 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class IdleTimes:
+    """After how long without a use a sandbox rests and ends; in seconds, 0: never."""
+
+    suspend_seconds: float
+    terminate_seconds: float
+
+
+@dataclass(frozen=True)
 class Lifecycle:
     """When a sandbox that nobody uses rests and ends, and how many there may be.
 
-    Times are in seconds, 0: never; numbers at once, 0: any number.
+    Times are in seconds, 0: never; numbers at once, 0: any number. ``group_times`` are for
+    conversations of the users of a group. ``keep_awake_seconds`` is the longest that a user may
+    keep one as it is.
     """
 
     suspend_seconds: float = 900.0
     terminate_seconds: float = 30 * 86400.0
+    max_busy_seconds: float = 7200.0
+    keep_awake_seconds: float = 86400.0
+    group_times: Mapping[str, IdleTimes] = field(default_factory=dict)
     running_per_user: int = 64
     running_total: int = 200
     live_per_user: int = 200
@@ -304,7 +317,9 @@ class ConversationRecord:
 
     ``sandbox_id`` is "" while there is none. ``notice`` waits for the next result. ``generation``
     counts provisionings. ``claimed_by`` is the server process that provisions, until
-    ``claimed_until``; "" and None when none does.
+    ``claimed_until``; "" and None when none does. A suspended one is claimed while it is being
+    frozen. ``busy_at`` is when a background job was last seen at work. ``suspend_seconds`` and
+    ``terminate_seconds`` are what its user's groups had at its last use, None: what all have.
     """
 
     conversation_id: str
@@ -320,6 +335,12 @@ class ConversationRecord:
     notice: str = ""
     claimed_by: str = ""
     claimed_until: datetime | None = None
+    busy_at: datetime | None = None
+    keep_awake_until: datetime | None = None
+    suspend_seconds: float | None = None
+    terminate_seconds: float | None = None
+    suspended_at: datetime | None = None
+    suspended_because: str | None = None
 
 
 FileKind = Literal["upload", "share"]

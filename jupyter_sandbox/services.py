@@ -11,6 +11,7 @@ from .conversations.access_file import AccessFile
 from .conversations.contents.contents import Contents
 from .conversations.conversations import Conversations
 from .conversations.housekeeping import Housekeeping
+from .conversations.idling import Idling
 from .conversations.journal import Journal
 from .conversations.kernels import Kernels
 from .conversations.memory_guard import MemoryGuard
@@ -62,6 +63,7 @@ class Services:
     uploads: Uploads
     contents: Contents
     kernels: Kernels
+    idling: Idling
     files: FileStore
     audit: AuditLog
     marks: ServerMarks

@@ -274,10 +274,14 @@ async def test_what_is_suspended_lives_and_runs_not_and_a_wake_takes_a_place(tmp
         assert await records.taken("alice") == PlacesTaken(1, 0, 1, 0)
         assert await records.taken("bob") == PlacesTaken(0, 0, 1, 0)
         assert await records.claim(b, "s", 30.0, running_at_most(1)) is Taking.TAKEN
-        assert await records.wake(a, running_at_most(1)) is Taking.FULL
+        assert await records.wake(await database.conversation(a), running_at_most(1)) is Taking.FULL
         assert (await database.conversation(a)).state == "suspended"
-        assert await records.wake(a, running_at_most(2)) is Taking.TAKEN
-        assert await records.wake(a, running_at_most(2)) is Taking.MOVED
+        assert (
+            await records.wake(await database.conversation(a), running_at_most(2)) is Taking.TAKEN
+        )
+        assert (
+            await records.wake(await database.conversation(a), running_at_most(2)) is Taking.MOVED
+        )
         assert await records.running_by_owner() == {"alice": 2}
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
@@ -183,6 +184,17 @@ class AsyncConversation:
     async def model(self) -> dict[str, Any]:
         """Give the conversation's JSON: state, times, usage, kernel."""
         given: dict[str, Any] = await self._client.ask(Ask("GET", conversation_path(self.id)))
+        return given
+
+    async def keep_awake(self, until: datetime | None) -> dict[str, Any]:
+        """Keep the sandbox from being suspended and ended until then; give the conversation's JSON.
+
+        Its ``keep_awake_until`` says how long the server allows. None ends it. A time without a
+        zone is local.
+        """
+        moment = None if until is None else until.astimezone(UTC).isoformat()
+        asked = Ask("PATCH", conversation_path(self.id), json={"keep_awake_until": moment})
+        given: dict[str, Any] = await self._client.ask(asked)
         return given
 
     async def upload(self, name: str, data: bytes | BinaryIO | Path) -> dict[str, Any]:

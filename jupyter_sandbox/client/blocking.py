@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
@@ -180,6 +181,17 @@ class Conversation:
     def model(self) -> dict[str, Any]:
         """Give the conversation's JSON: state, times, usage, kernel."""
         given: dict[str, Any] = self._client.ask(Ask("GET", conversation_path(self.id)))
+        return given
+
+    def keep_awake(self, until: datetime | None) -> dict[str, Any]:
+        """Keep the sandbox from being suspended and ended until then; give the conversation's JSON.
+
+        Its ``keep_awake_until`` says how long the server allows. None ends it. A time without a
+        zone is local.
+        """
+        moment = None if until is None else until.astimezone(UTC).isoformat()
+        asked = Ask("PATCH", conversation_path(self.id), json={"keep_awake_until": moment})
+        given: dict[str, Any] = self._client.ask(asked)
         return given
 
     def upload(self, name: str, data: bytes | BinaryIO | Path) -> dict[str, Any]:

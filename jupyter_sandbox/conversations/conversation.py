@@ -11,13 +11,15 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import Protocol
 
 from .. import metrics
 from ..errors import InvalidRequest, NotFound, SandboxError, Unavailable
-from ..models import ConversationRecord
+from ..models import ConversationRecord, IdleTimes
 from ..policy.clipping import clip_text
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes, SilentGuest
@@ -26,15 +28,10 @@ from ..stores.audit_log import AuditLog
 from ..stores.database import Database
 from ..stores.server_marks import ServerMarks
 from .journal import Journal
-from .notices import (
-    first_sandbox,
-    lost_files,
-    replaced_sandbox,
-    resumed_sandbox,
-    woken_sandbox,
-)
+from .notices import first_sandbox, lost_files, replaced_sandbox, resumed_sandbox
 from .places import Places
 from .placing import Placing
+from .resting import BY_HAND, Resting
 from .righting import Righted, ended_claim, give_up_start, keep_still
 from .states import PROVISIONABLE, State
 from .warm_pool import WarmPool
@@ -42,6 +39,23 @@ from .warm_pool import WarmPool
 _POLL_SECONDS = 0.05
 _CLAIM_SECONDS = 30.0
 _TOUCH_SECONDS = 5.0
+_LOOKERS_SECONDS = 2.0
+
+
+class Followers(Protocol):
+    """Those who follow the sandbox as it runs: the clients of its kernel."""
+
+    def rested(self) -> None:
+        """Learn that it stands still, or is let go; at once, and nothing waits."""
+        ...
+
+    def attached(self, sandbox: Sandbox) -> None:
+        """Learn that it goes on, as this one; nothing waits."""
+        ...
+
+    async def let_go(self) -> None:
+        """Let go of what was connected to it; it may come back."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Surroundings:
     log: logging.Logger
     audit: AuditLog
     pool: WarmPool
+    resting: Resting
 
 
 class Conversation:
@@ -65,12 +80,19 @@ class Conversation:
     def __init__(self, conversation_id: str, around: Surroundings) -> None:
         self.conversation_id = conversation_id
         self.users = 0
+        self._followers: weakref.ref[Followers] | None = None  # they hold on to this one
+        self.rests_since: float | None = None  # the loop's time; None: it runs, as far as we know
         self.has_notice = False  # this process may have written one that waits in the database
         self.found: ConversationRecord | None = None  # as it was looked up last
         self._around = around
         self._lock = asyncio.Lock()  # guards _sandbox; held while one is provisioned
         self._sandbox: Sandbox | None = None
-        self._touched_at = 0.0
+        self._touched_at = -_TOUCH_SECONDS
+        self._times: IdleTimes | None = None  # of the user's groups
+        self._times_noted = False
+        self._times_stored = True
+        self._lookers = 0
+        self._no_lookers = asyncio.Event()
         self._silent_since: float | None = None  # of a guest that runs and does not answer
         self._deleted = False
 
@@ -80,12 +102,26 @@ class Conversation:
     @property
     def is_attached(self) -> bool:
         """Whether there is a sandbox that could be lent at once."""
-        return self._sandbox is not None and not self._sandbox.gone and not self._deleted
+        return (
+            self._sandbox is not None
+            and not self._sandbox.gone
+            and not self._deleted
+            and self.rests_since is None
+        )
 
     @property
     def sandbox(self) -> Sandbox | None:
         """The attached sandbox, if any: for looking, not for use."""
         return self._sandbox
+
+    @property
+    def followers(self) -> Followers | None:
+        """Whoever is told what becomes of the sandbox."""
+        return None if self._followers is None else self._followers()
+
+    @followers.setter
+    def followers(self, followers: Followers) -> None:
+        self._followers = weakref.ref(followers)
 
     @contextlib.asynccontextmanager
     async def use(self) -> AsyncIterator[Sandbox]:
@@ -102,13 +138,13 @@ class Conversation:
         self.users += 1
         sandbox = self._sandbox
         try:
-            if sandbox is None or sandbox.gone:
+            if sandbox is None or sandbox.gone or self.rests_since is not None:
                 async with self._lock:
                     sandbox = await self._ensure()
-            if not await self._touch(sandbox):
+            while not await self._touch(sandbox):
                 async with self._lock:
                     if self._sandbox is sandbox:
-                        await self._let_go()
+                        self._rest()  # another server has moved it: look what it is now
                     sandbox = await self._ensure()
             with sandbox.watched():
                 yield sandbox
@@ -117,23 +153,78 @@ class Conversation:
             if sandbox is not None and sandbox.silence is not None and sandbox.silence.resumed:
                 sandbox.silence.resumed = False
                 await asyncio.shield(self._note_resumed())
+            if not self.users:
+                await self._note_end()
 
     @contextlib.asynccontextmanager
     async def use_running(self) -> AsyncIterator[Sandbox | None]:
         """Lend the sandbox if it runs, else None: for looking. It is no use, and starts nothing."""
-        self.users += 1
+        self._lookers += 1
         try:
             if not self.is_attached:
                 async with self._lock:
                     await self._attach_running()
             yield self._sandbox if self.is_attached else None
         finally:
-            self.users -= 1
+            self._lookers -= 1
+            if not self._lookers:
+                self._no_lookers.set()
+
+    async def suspended_sandbox(self) -> str:
+        """Give the id of the sandbox if it is suspended, else ""; wakes nothing."""
+        record = await self._record()
+        return record.sandbox_id if record.state == State.SUSPENDED else ""
+
+    def note_times(self, times: IdleTimes | None) -> None:
+        """Remember what applies to its user's groups; stored at the next use."""
+        if not self._times_noted or times != self._times:
+            self._times, self._times_noted, self._times_stored = times, True, False
+
+    async def note_in_flight(self) -> None:
+        """Note in the database what runs here; what another server has suspended goes on."""
+        sandbox = self._sandbox
+        if sandbox is None or sandbox.gone or not self._runs_something:
+            return
+        self._touched_at = asyncio.get_running_loop().time()
+        record = await self._around.resting.records.note_use(self.conversation_id)
+        if record is not None and record.state == State.SUSPENDED:
+            self._touched_at = -_TOUCH_SECONDS
+            async with self.use():
+                pass
+
+    async def compare(self, record: ConversationRecord | None) -> bool:
+        """Compare what is attached here, and not in use, with a record that was just read.
+
+        What another server has suspended rests from now on; what has ended is let go: then False.
+        """
+        if self._agrees(record):
+            return True
+        async with self._lock:
+            record = await self._around.database.conversation(self.conversation_id)
+            if self._agrees(record):
+                return True
+            if record is not None and self._is_attached_to(record):
+                self._rest()
+                return True
+            await self._let_go()
+        return False
+
+    def _agrees(self, record: ConversationRecord | None) -> bool:
+        if self._sandbox is None or self._runs_something:
+            return True
+        if record is None or not self._is_attached_to(record):
+            return False
+        return record.state == State.RUNNING or self.rests_since is not None
+
+    def _is_attached_to(self, record: ConversationRecord) -> bool:
+        sandbox = self._sandbox
+        is_there = record.state in (State.RUNNING, State.SUSPENDED)
+        return is_there and sandbox is not None and record.sandbox_id == sandbox.sandbox_id
 
     async def interrupt(self) -> int:
         """End what runs in the sandbox; give how many commands and cells that were."""
         sandbox = self._sandbox
-        if sandbox is None or sandbox.gone:
+        if not self.is_attached:
             async with self._lock:
                 sandbox = await self._attach_running()
         return 0 if sandbox is None else await sandbox.interrupt()
@@ -166,7 +257,10 @@ class Conversation:
                 return Righted.NOTHING
             await self._let_go()
             self._sandbox = await self._attach(record, is_patient=True)
-            return Righted.LOST if self._sandbox is None else Righted.ADOPTED
+            if self._sandbox is None:
+                return Righted.LOST
+            self._run_on(self._sandbox)
+            return Righted.ADOPTED
 
     async def detach(self) -> None:
         """Let go of the sandbox; it runs on."""
@@ -178,11 +272,23 @@ class Conversation:
         """Whether this process runs something in the sandbox, or is about to, or moves it."""
         return self._lock.locked() or self._runs_something
 
-    async def suspend(self, actor: str = "", unused_since: datetime | None = None) -> None:
+    async def let_go_if_resting(self) -> None:
+        """Let go of a suspended sandbox: its next use takes a quarter of a second more."""
+        async with self._lock:
+            if self.rests_since is not None:
+                await self._let_go()
+
+    async def suspend(
+        self, actor: str = "", because: str = BY_HAND, unused_since: datetime | None = None
+    ) -> None:
         """Let the sandbox stand still, with all that runs in it; the next use wakes it.
+
+        This side stays connected, so that it goes on as soon as its engine lets it.
 
         Parameters
         ----------
+        because : str
+            Half a sentence for the next result.
         unused_since : datetime, optional
             Only if no use was noted after that.
 
@@ -190,6 +296,8 @@ class Conversation:
         ------
         InvalidRequest
             409: a call or a cell runs, or there is no sandbox that runs.
+        Unavailable
+            The engine did not freeze it.
         """
         async with self._lock:
             record = await self._record()
@@ -197,19 +305,19 @@ class Conversation:
                 return
             self._require_state(record, State.RUNNING)
             self._require_idle()
-            await self._let_go()  # from its first step on, new uses wait for the lock
-            database = self._around.database
-            if not await database.set_state(
-                *(self.conversation_id, State.RUNNING, State.SUSPENDED), unused_since=unused_since
-            ):
-                raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
+            if unused_since is not None and record.used_at > unused_since:
+                raise InvalidRequest("The sandbox was used meanwhile.", status=409)
+            self._rest()  # from here on, new uses wait for the lock
+            notice = ""
             try:
-                await self._around.sandboxes.pause(record.sandbox_id)
-            except BaseException:
-                await asyncio.shield(
-                    database.set_state(self.conversation_id, State.SUSPENDED, State.RUNNING)
-                )
-                raise
+                await self._await_lookers()
+                notice = await self._around.resting.suspend(record, because)
+            finally:
+                if not notice:  # also if the engine failed: what it is now, the next use finds out
+                    await asyncio.shield(self._let_go())
+            if not notice:
+                raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
+        self._tell(notice)
         self._around.audit.note("sandbox_suspended", actor, self.conversation_id)
 
     async def wake(self) -> None:
@@ -292,9 +400,10 @@ class Conversation:
     async def _ensure(self) -> Sandbox:
         """Give an attached sandbox; the lock is held."""
         if self._sandbox is not None:
-            if not self._sandbox.gone:
+            if self._sandbox.gone or (self.rests_since is not None and not await self._rouse()):
+                await self._let_go()
+            else:
                 return self._sandbox
-            await self._let_go()
         while True:
             record = await self._record()
             if record.state in (State.RUNNING, State.SUSPENDED):
@@ -314,7 +423,36 @@ class Conversation:
             self._sandbox = sandbox
             self.has_notice = self.has_notice or bool(record.notice)  # of another process
             sandbox.warm_up()
+            self._run_on(sandbox)
             return sandbox
+
+    async def _rouse(self) -> bool:
+        """Let the sandbox that rests, and is attached, go on; False: it is to be let go."""
+        sandbox, resting = self._sandbox, self._around.resting
+        assert sandbox is not None
+        while True:
+            record = await self._record()
+            if record.sandbox_id != sandbox.sandbox_id:
+                return False
+            if record.state == State.RUNNING:  # another server has woken it
+                break
+            if record.state != State.SUSPENDED:
+                return False
+            if await resting.begin_wake(record):
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        try:
+            await self._around.sandboxes.go_on(sandbox)
+        except BaseException as exc:
+            if record.state == State.SUSPENDED:
+                await resting.undo_wake(record)
+            if isinstance(exc, Unavailable):
+                return False
+            raise
+        if record.state == State.SUSPENDED:
+            await self._note_woken(record)
+        self._run_on(sandbox)
+        return True
 
     async def _attach_running(self) -> Sandbox | None:
         """Attach if it runs; the lock is held. Another may have attached while it was awaited."""
@@ -324,8 +462,43 @@ class Conversation:
             await self._let_go()
         record = await self._record()
         if record.state == State.RUNNING:
+            if self.rests_since is not None and await self._rouse():
+                return self._sandbox
+            await self._let_go()
             self._sandbox = await self._attach(record, is_patient=True)
-        return self._sandbox
+            if self._sandbox is not None:
+                self._run_on(self._sandbox)
+        return self._sandbox if self.is_attached else None
+
+    def _rest(self) -> None:
+        """Note that it stands still; what is attached stays so."""
+        if self._sandbox is not None:
+            self.rests_since = asyncio.get_running_loop().time()
+            self._around.sandboxes.rested(self._sandbox)
+            if self.followers is not None:
+                self.followers.rested()
+
+    def _run_on(self, sandbox: Sandbox) -> None:
+        """Note that it runs."""
+        self.rests_since = None
+        if self.followers is not None:
+            self.followers.attached(sandbox)
+
+    async def _await_lookers(self) -> None:
+        """Wait a moment for those that look: they lose what they look at."""
+        if self._lookers:
+            self._no_lookers.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOKERS_SECONDS):
+                    await self._no_lookers.wait()
+
+    async def _note_woken(self, record: ConversationRecord) -> None:
+        self._touched_at = asyncio.get_running_loop().time()
+        notice = self._around.resting.told(record)
+        await self._around.database.add_notice(self.conversation_id, notice)
+        self.has_notice = True
+        self._tell(notice)
+        self._around.audit.note("sandbox_woken", "", self.conversation_id)
 
     async def _attach(self, record: ConversationRecord, is_patient: bool = False) -> Sandbox | None:
         """Attach to the recorded sandbox; None, with the loss recorded, when it is gone.
@@ -336,28 +509,31 @@ class Conversation:
         runs and does not answer is not lost: ``SilentGuest``.
         """
         around = self._around
-        woken = record.state == State.SUSPENDED
-        if woken and not await around.places.wake(record):
-            return None  # somebody else was first: the record says so now
-        why = ""
+        why, woken = "", record.state == State.SUSPENDED
+        if woken and not await around.resting.begin_wake(record):
+            await asyncio.sleep(_POLL_SECONDS)
+            return None  # somebody else was first, or freezes it just now: look again
         try:
             sandbox = await around.sandboxes.attach(record.sandbox_id, self.conversation_id)
         except SilentGuest:  # any other error is the engine's: nothing is known to be lost
             now = asyncio.get_running_loop().time()
             self._silent_since = self._silent_since or now
             if is_patient or now - self._silent_since < PATIENCE_SECONDS:
+                if woken:
+                    await around.resting.undo_wake(record)
                 raise
             sandbox, why = None, "it did not answer any more"
+        except BaseException:
+            if woken:
+                await around.resting.undo_wake(record)
+            raise
         self._silent_since = None
         if sandbox is None:
             await self._lose(record, why)
             return None
         try:
             if woken:
-                await around.database.add_notice(self.conversation_id, woken_sandbox())
-                self.has_notice = True
-                self._tell(woken_sandbox())
-                around.audit.note("sandbox_woken", "", self.conversation_id)
+                await self._note_woken(record)
             # A server that was killed may have recorded an upload that it did not get to place.
             await around.placing.place_all(self.conversation_id, record.sandbox_id)
         except BaseException:
@@ -481,9 +657,13 @@ class Conversation:
     async def _let_go(self) -> None:
         """Detach; the lock is held."""
         sandbox, self._sandbox = self._sandbox, None
+        self.rests_since = None
         if sandbox is not None:
             if sandbox.silence is not None:
                 self._silent_since = sandbox.silence.since
+            if (followers := self.followers) is not None:
+                followers.rested()
+                await followers.let_go()
             await sandbox.detach()
 
     @property
@@ -504,9 +684,21 @@ class Conversation:
     async def _touch(self, sandbox: Sandbox) -> bool:
         """Note the use; False when another server has suspended or ended the sandbox meanwhile."""
         now = asyncio.get_running_loop().time()
-        if now - self._touched_at <= _TOUCH_SECONDS:
+        if self._times_stored and now - self._touched_at <= _TOUCH_SECONDS:
             return True
-        self._touched_at = now
-        await self._around.database.touch(self.conversation_id, datetime.now(UTC))
-        record = await self._record()
+        set_times = not self._times_stored
+        self._touched_at, self._times_stored = now, True
+        record = await self._around.resting.records.note_use(
+            self.conversation_id, self._times, set_times=set_times
+        )
+        if record is None or self._deleted:
+            raise NotFound("There is no such conversation.")
         return record.state == State.RUNNING and record.sandbox_id == sandbox.sandbox_id
+
+    async def _note_end(self) -> None:
+        """Note the end of a use, if its beginning is some time ago."""
+        now = asyncio.get_running_loop().time()
+        if now - self._touched_at > _TOUCH_SECONDS and not self._deleted:
+            self._touched_at = now
+            with contextlib.suppress(SandboxError):
+                await asyncio.shield(self._around.resting.records.note_use(self.conversation_id))

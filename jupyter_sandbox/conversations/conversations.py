@@ -12,9 +12,11 @@ import uuid
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from ..errors import InvalidRequest, NotFound, SandboxError
-from ..models import Caller, ConversationRecord, Enforced
+from ..models import Caller, ConversationRecord, Enforced, Lifecycle
+from ..policy.idle import cap_keep_awake, choose_times
 from ..stores.file_store import FileStore
 from .conversation import Conversation, Surroundings
 from .rates import Rates
@@ -34,10 +36,15 @@ class Conversations:
         Holds uploads and shared files, which go when their conversation is deleted.
     rates : Rates
         How often each user may make a conversation, and call a tool.
+    lifecycle : Lifecycle
+        When sandboxes that nobody uses rest and end.
     """
 
-    def __init__(self, around: Surroundings, files: FileStore, rates: Rates) -> None:
+    def __init__(
+        self, around: Surroundings, files: FileStore, rates: Rates, lifecycle: Lifecycle
+    ) -> None:
         self._around = around
+        self.lifecycle = lifecycle
         self.rates = rates
         self._files = files
         # One object for a conversation, as long as anybody holds it; those that have a sandbox, or
@@ -170,6 +177,28 @@ class Conversations:
             else:
                 idle.add(conversation_id)
         self._idle = idle
+
+    def all(self) -> Sequence[Conversation]:
+        """Give the live objects of this process."""
+        return tuple(self._known.values())
+
+    async def keep_awake(
+        self, owner: str, conversation_id: str, until: datetime | None
+    ) -> ConversationRecord:
+        """Keep a sandbox from being suspended and ended until then, or as long as may be; None: no.
+
+        What is there to keep is the next use's to say: this wakes and provisions nothing.
+        """
+        await self.find(owner, conversation_id)
+        idle = self._around.resting.records
+        until = cap_keep_awake(until, idle.now(), self.lifecycle)
+        await idle.keep_awake(conversation_id, until)
+        return await self.find(owner, conversation_id)
+
+    def note_caller(self, caller: Caller, conversation_id: str) -> None:
+        """Remember which idle times apply to the groups of its user, for its next use."""
+        if self.lifecycle.group_times:
+            self.live(conversation_id).note_times(choose_times(caller.groups, self.lifecycle))
 
     async def enforcement(self, conversation_id: str = "") -> tuple[Enforced, ...]:
         """Give what holds the sandbox of a conversation; by default of any sandbox that runs.

@@ -81,7 +81,7 @@ class Evictions:
         conversation = self._conversations.live(move.conversation_id)
         try:
             if move.kind is MoveKind.SUSPEND:
-                await conversation.suspend(unused_since=move.unused_since)
+                await conversation.suspend(because=why, unused_since=move.unused_since)
             else:
                 await conversation.terminate(why=why, unused_since=move.unused_since)
         except (InvalidRequest, NotFound):

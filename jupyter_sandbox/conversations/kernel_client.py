@@ -1,7 +1,8 @@
 """One client of a conversation's kernel: what it sends, and what of the answers it gets.
 
 It knows messages and neither websockets nor their encodings. The rule: a request to run code is a
-use of the conversation, and starts what is missing; a connection that only listens is none.
+use of the conversation, and starts or wakes what is missing; a connection that only listens is
+none. While the sandbox is suspended other requests are answered here.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from ..errors import NotFound
+from ..sandbox.kernel_channels import KernelChannels
 from ..sandbox.kernel_messages import KernelMessage
 from ..sandbox.output_gate import Message, OutputGate
 from ..sandbox.python_kernel import PythonKernel
+from .resting_kernel import answer_resting, message_of
 
 if TYPE_CHECKING:
     from .kernels import ConversationKernel
@@ -25,6 +26,7 @@ Send = Callable[[str, Message | None], Awaitable[None]]
 """Sends a message on a channel to the client, and waits until it is on its way; None: goodbye."""
 
 _IN_A_THREAD_BYTES = 2 * 1024
+_INFO_BYTES = 32 * 1024
 _CHANNELS = frozenset(("shell", "control", "stdin"))
 
 
@@ -40,25 +42,48 @@ class KernelClient:
     def __init__(
         self,
         kernel: ConversationKernel,
-        python: PythonKernel,
+        kernel_id: str,
         send: Send,
         gate: OutputGate,
         threads: ThreadPoolExecutor,
     ) -> None:
+        self.kernel_id = kernel_id
         self._kernel = kernel
-        self._python = python
+        self._python: PythonKernel | None = None
         self._send = send
         self._gate = gate
         self._threads = threads
-        self._channels = python.channels()
+        self._channels: KernelChannels | None = None
+        self._connecting = asyncio.Lock()  # guards the two above while they change
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<KernelClient {self._python!r}>"
 
-    async def open(self) -> None:
-        """Begin; returns when the kernel answers."""
-        await self._channels.open(self._on_message)
+    async def connect(self, python: PythonKernel) -> None:
+        """Connect to a kernel that was started; returns when it answers. Twice is once.
+
+        Raises
+        ------
+        Unavailable
+            It does not answer.
+        """
+        async with self._connecting:
+            if self._closed or (self._python is python and self._channels is not None):
+                return
+            await self._disconnect()
+            channels = python.channels()
+            try:
+                await channels.open(self._on_message)
+            except BaseException:
+                await asyncio.shield(channels.close())
+                raise
+            self._python, self._channels = python, channels
+
+    async def disconnect(self) -> None:
+        """Let go of the kernel; the client stays, and may be connected again."""
+        async with self._connecting:
+            await self._disconnect()
 
     async def request(self, channel: str, header: dict[str, Any], parts: list[bytes]) -> None:
         """Send a message of the client's to the kernel.
@@ -82,32 +107,26 @@ class KernelClient:
         self._kernel.note_activity()
         if msg_type == "execute_request":
             async with self._kernel.conversation.use() as sandbox:
-                if sandbox.python is not self._python:
+                if sandbox.python.kernel_id != self.kernel_id:
                     raise NotFound("There is no such kernel.")
-                await self._python.ensure_started()
-                await self._channels.send(channel, parts)
+                await sandbox.python.ensure_started()
+                await self.connect(sandbox.python)
+                await self._pass_on(channel, parts)
+        elif self._channels is None or self._kernel.conversation.rests_since is not None:
+            for where, message in answer_resting(channel, header, self._kernel.info):
+                await self._send(where, message)
         else:
-            await self._channels.send(channel, parts)
+            await self._pass_on(channel, parts)
 
     async def restarted(self) -> None:
         """Tell the client that the kernel is a new one, once that answers here."""
-        await self._channels.ready()
+        if self._channels is not None:
+            await self._channels.ready()
         await self.tell_state("restarting")
 
     async def tell_state(self, state: str) -> None:
         """Tell the client the kernel's state."""
-        moment = datetime.now(UTC)
-        header = {
-            "msg_id": uuid4().hex,
-            "msg_type": "status",
-            "username": "",
-            "session": "",
-            "date": moment,
-            "version": "5.4",
-        }
-        content = {"execution_state": state}
-        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
-        await self._send("iopub", {**message, "buffers": []})
+        await self._send("iopub", message_of("status", {"execution_state": state}))
 
     async def close(self) -> None:
         """Let go of the kernel and say goodbye. Twice is once."""
@@ -115,8 +134,18 @@ class KernelClient:
             return
         self._closed = True
         self._kernel.disconnected(self)
-        await self._channels.close()
+        await self.disconnect()
         await self._send("", None)
+
+    async def _disconnect(self) -> None:
+        channels, self._channels, self._python = self._channels, None, None
+        if channels is not None:
+            await channels.close()
+
+    async def _pass_on(self, channel: str, parts: list[bytes]) -> None:
+        channels = self._channels
+        if channels is not None:  # else it was closed meanwhile
+            await channels.send(channel, parts)
 
     async def _on_message(self, channel: str, message: KernelMessage) -> None:
         if message.size > _IN_A_THREAD_BYTES:
@@ -124,5 +153,7 @@ class KernelClient:
             admitted = await loop.run_in_executor(self._threads, self._gate.admit, channel, message)
         else:
             admitted = self._gate.admit(channel, message)
+        if message.msg_type == "kernel_info_reply" and admitted and message.size < _INFO_BYTES:
+            self._kernel.note_info(admitted[0]["content"])
         for each in admitted:
             await self._send(channel, each)

@@ -1,7 +1,8 @@
 """The one Jupyter kernel of a conversation, as Jupyter clients see it, with their sessions.
 
-It knows models and clients, no HTTP. The rule: looking starts nothing; the kernel belongs to the
-conversation, so many notebooks share it, and closing one of them ends a session and not the kernel.
+It knows models and clients, no HTTP. The rule: looking starts and wakes nothing; the kernel belongs
+to the conversation, so many notebooks share it, and closing one of them ends a session and not the
+kernel. A suspended sandbox has its kernel still: clients stay connected, and a cell wakes it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import logging
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from ..errors import InvalidRequest, LimitExceeded, NotFound, SandboxError
 from ..models import Limits
 from ..sandbox.kernel_manager import KERNEL_NAME, kernel_spec
 from ..sandbox.output_gate import OutputGate
-from ..sandbox.python_kernel import PythonKernel
+from ..sandbox.python_kernel import PythonKernel, kernel_id_of
 from ..sandbox.sandbox import Sandbox
 from .conversation import Conversation
 from .kernel_client import KernelClient, Send
@@ -90,7 +92,7 @@ class Kernels:
                 del self._kernels[conversation_id]
 
     async def release(self, conversation_id: str) -> None:
-        """Let the clients of a conversation go whose sandbox is not to run; they may come back."""
+        """Let the clients of a conversation go whose sandbox has ended."""
         known = self._known.get(conversation_id)
         if known is not None:
             await known.close()
@@ -122,6 +124,7 @@ class ConversationKernel:
         log: logging.Logger,
     ) -> None:
         self.conversation = conversation
+        conversation.followers = self
         self._limits = limits
         self._trusted = trusted
         self._threads = threads
@@ -131,6 +134,8 @@ class ConversationKernel:
         self._active_at = datetime.now(UTC)
         self._watching: asyncio.Task[None] | None = None
         self._connecting = 0
+        self._following: asyncio.Task[None] | None = None
+        self.info: Mapping[str, Any] | None = None  # as the kernel told it last
         self._on_request = 0  # restarts and ends that a client asked for: no news to the others
 
     def __repr__(self) -> str:
@@ -146,10 +151,13 @@ class ConversationKernel:
     async def look(self) -> KernelModel | None:
         """Give the kernel, None if there is none; starts nothing."""
         async with self.conversation.use_running() as sandbox:
-            if sandbox is None:
-                return None
-            state = await sandbox.python.look()
-            return None if state == "absent" else self._model(sandbox.python, state)
+            if sandbox is not None:
+                state = await sandbox.python.look()
+                if state == "absent":
+                    return None
+                return self._model(sandbox.python.kernel_id, state)
+        sandbox_id = await self.conversation.suspended_sandbox()
+        return self._model(kernel_id_of(sandbox_id), "idle") if sandbox_id else None
 
     async def start(self, name: str = "") -> KernelModel:
         """Give the kernel; provisions, starts or adopts as needed."""
@@ -157,7 +165,7 @@ class ConversationKernel:
         self.note_activity()
         async with self.conversation.use() as sandbox:
             await sandbox.python.ensure_started()
-            return self._model(sandbox.python, sandbox.python.state)
+            return self._model(sandbox.python.kernel_id, sandbox.python.state)
 
     async def require(self, kernel_id: str) -> KernelModel:
         """Give the kernel of this id; ``NotFound`` for another one's, or an earlier sandbox's."""
@@ -179,7 +187,7 @@ class ConversationKernel:
                 await python.restart()
             finally:
                 self._on_request -= 1
-            return self._model(python, python.state)
+            return self._model(python.kernel_id, python.state)
 
     async def shut_down(self, kernel_id: str) -> None:
         """End the kernel with all it started; the next use starts a new one."""
@@ -218,25 +226,26 @@ class ConversationKernel:
             )
         self._connecting += 1
         try:
-            return await self._connect(send)
+            return await self._connect(kernel_id, send)
         finally:
             self._connecting -= 1
 
-    async def _connect(self, send: Send) -> KernelClient:
+    async def _connect(self, kernel_id: str, send: Send) -> KernelClient:
+        gate = OutputGate(self._limits.output_bytes, self._trusted)
+        client = KernelClient(self, kernel_id, send, gate, self._threads)
         async with self.conversation.use_running() as sandbox:
-            if sandbox is None:
+            if sandbox is not None:
+                await sandbox.python.ensure_started()
+                try:
+                    await client.connect(sandbox.python)
+                except BaseException:
+                    await asyncio.shield(client.close())
+                    raise
+            elif not await self.conversation.suspended_sandbox():
                 raise NotFound("There is no such kernel.")
-            await sandbox.python.ensure_started()
-            gate = OutputGate(self._limits.output_bytes, self._trusted)
-            client = KernelClient(self, sandbox.python, send, gate, self._threads)
-            try:
-                await client.open()
-            except BaseException:
-                await asyncio.shield(client.close())
-                raise
             self._clients.add(client)
-            if self._watching is None or self._watching.done():
-                self._watching = asyncio.ensure_future(self._watch(sandbox))
+            if sandbox is not None:
+                self._begin_watch(sandbox)
         return client
 
     def disconnected(self, client: KernelClient) -> None:
@@ -245,13 +254,51 @@ class ConversationKernel:
         if not self._clients and self._watching is not None:
             self._watching.cancel()
 
+    def note_info(self, info: Mapping[str, Any]) -> None:
+        """Remember what the kernel says of itself, for those who ask while it stands still."""
+        if info.get("status") == "ok":
+            self.info = info
+
     async def close(self) -> None:
         """Let go of all clients. Twice is once."""
+        self.rested()
         for client in list(self._clients):
             await client.close()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        for task in (self._watching, self._following):
+            if task is not None:
+                await asyncio.wait([task])
+
+    # The sandbox's rest
+
+    def rested(self) -> None:
+        """Watch the kernel no more: it cannot answer, and that is no end of it."""
+        for task in (self._watching, self._following):
+            if task is not None:
+                task.cancel()
+
+    def attached(self, sandbox: Sandbox) -> None:
+        """Connect the clients that were not, and watch the kernel again."""
+        if self._clients:
+            self._following = asyncio.ensure_future(self._follow(sandbox))
+
+    async def let_go(self) -> None:
+        """Disconnect all clients from the kernel; they stay, for its return."""
+        await asyncio.gather(*(client.disconnect() for client in list(self._clients)))
+
+    async def _follow(self, sandbox: Sandbox) -> None:
+        python = sandbox.python
+        clients = [client for client in self._clients if client.kernel_id == python.kernel_id]
+        try:
+            if clients:
+                await python.ensure_started()
+                await asyncio.gather(*(client.connect(python) for client in clients))
+                self._begin_watch(sandbox)
+        except SandboxError as exc:  # the next cell tries again, and is told
+            self._log.warning("%r: not connected again: %s %s", self, exc, exc.detail)
+
+    def _begin_watch(self, sandbox: Sandbox) -> None:
+        if self._watching is None or self._watching.done() or self._watching.cancelling():
+            self._watching = asyncio.ensure_future(self._watch(sandbox))
 
     async def _watch(self, sandbox: Sandbox) -> None:
         """Start the kernel again when it ends while clients are connected, and tell them."""
@@ -339,8 +386,8 @@ class ConversationKernel:
                 raise NotFound("There is no such kernel.")
             yield sandbox.python
 
-    def _model(self, python: PythonKernel, state: str) -> KernelModel:
-        return KernelModel(python.kernel_id, state, self._active_at, len(self._clients))
+    def _model(self, kernel_id: str, state: str) -> KernelModel:
+        return KernelModel(kernel_id, state, self._active_at, len(self._clients))
 
 
 def require_kernel_name(name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..policy.idle import in_words
+
 
 def first_sandbox() -> str:
     """Give the notice of a conversation's first sandbox."""
@@ -25,11 +27,33 @@ def replaced_sandbox(why: str) -> str:
     )
 
 
-def woken_sandbox() -> str:
-    """Give the notice of a sandbox that was suspended and goes on."""
+def suspended_sandbox(because: str) -> str:
+    """Give the line of the message stream on a sandbox that stands still from now on.
+
+    Parameters
+    ----------
+    because : str
+        Half a sentence, e.g. ``"it had not been used for 15 minutes"``.
+    """
+    return f"[The sandbox was suspended: {because}. Nothing is lost; the next use wakes it.]"
+
+
+def woken_sandbox(slept_seconds: float | None = None, because: str = "") -> str:
+    """Give the notice of a sandbox that was suspended and goes on.
+
+    Parameters
+    ----------
+    slept_seconds : float or None
+        How long it stood still; None: nobody knows.
+    because : str
+        Why: half a sentence.
+    """
+    slept = "" if slept_seconds is None else f" It stood still for {in_words(slept_seconds)}"
+    why = f": {because}." if because and slept else "." if slept else ""
     return (
-        "[The sandbox was suspended and goes on now. Kept: all files, packages, variables and "
-        "processes. Connections to the outside may be broken; the clock has moved on.]"
+        f"[The sandbox was suspended and goes on now.{slept}{why} Kept: all files, packages, "
+        "variables and processes. Connections to the outside may be broken; the clock has moved "
+        "on.]"
     )
 
 

@@ -112,14 +112,15 @@ class Places:
 
         return await self._take(_Seat(record.owner, False, attempt))
 
-    async def wake(self, record: ConversationRecord) -> bool:
+    async def wake(self, record: ConversationRecord, dead: str = "") -> bool:
         """Move a suspended sandbox to running, with a place; False when it is not suspended.
 
+        False, too, while it is being frozen, unless by ``dead``, a server that lives no more.
         Raises as ``claim`` does.
         """
 
         def attempt(allow: Callable[[PlacesTaken], bool]) -> Awaitable[Taking]:
-            return self._records.wake(record.conversation_id, allow)
+            return self._records.wake(record, allow, dead)
 
         return await self._take(_Seat(record.owner, True, attempt))
 

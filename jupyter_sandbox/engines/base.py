@@ -144,12 +144,15 @@ class EngineUsage:
         Processes that the kernel has killed for memory.
     processes_refused : int
         New processes and threads that the limit has refused.
+    cpu_seconds : float or None
+        Processor time of all its processes, also of those that have ended; None: not known.
     """
 
     disk_bytes: int | None = None
     disk_entries: int | None = None
     memory_kills: int = 0
     processes_refused: int = 0
+    cpu_seconds: float | None = None
 
 
 DIAL_TARGET = "/run/jupyter-sandbox/dial"

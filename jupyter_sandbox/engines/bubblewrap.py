@@ -43,7 +43,11 @@ from .cgroups import Cgroups, find_cgroups
 from .configurable import ConfigurableEngine, DirectoryTrait
 from .disk_images import DiskImages
 from .disk_use import deleted_use, tree_use
-from .group_limits import read_group_events
+from .group_limits import (
+    read_group_cpu_seconds,
+    read_group_events,
+    read_own_group_processes,
+)
 from .host_python import find_host_python
 from .host_view import HostView, find_host_view
 from .private_files import PrivateFiles
@@ -220,7 +224,9 @@ class BubblewrapEngine(ConfigurableEngine):
         if record is None or record.init is None:
             return EngineUsage()
         events = read_group_events(record.init.pid)
-        found = EngineUsage(None, None, events.memory_kills, events.processes_refused)
+        found = EngineUsage(
+            *(None, None, events.memory_kills, events.processes_refused), _cpu_seconds(record.init)
+        )
         root = self._root_of(sandbox_id)
         if not disk or PrivateFiles.beneath(root).image.exists():  # the kernel's
             return found
@@ -383,6 +389,17 @@ class BubblewrapEngine(ConfigurableEngine):
             if probe.exists():
                 with contextlib.suppress(Unavailable):
                     recorded.delete(probe)
+
+
+def _cpu_seconds(init: ProcessId) -> float | None:
+    """Give the processor time of a sandbox: its group's, else the sum over its processes."""
+    if not process_table.is_alive(init):
+        return None
+    counted = read_group_cpu_seconds(init.pid)
+    if counted is not None:
+        return counted
+    pids = read_own_group_processes(init.pid) or process_table.tree(init)
+    return process_table.cpu_seconds(pids)
 
 
 def _probe_spec(sandbox_id: str, dial_dir: Path) -> SandboxSpec:

@@ -32,7 +32,7 @@ from .docker_flags import (
     create_config,
     own_kernel,
 )
-from .group_limits import GroupEvents, read_group_events
+from .group_limits import GroupEvents, read_group_cpu_seconds, read_group_events
 
 _THREADS = 8
 _REMOVE_SECONDS = 30.0
@@ -288,13 +288,26 @@ class DockerEngine(ConfigurableEngine):
                 return EngineUsage()
             place = self._places[sandbox_id] = find_place(found)
         events = read_group_events(place.pid) if place.pid else GroupEvents()
-        usage = EngineUsage(None, None, events.memory_kills, events.processes_refused)
+        cpu_seconds = read_group_cpu_seconds(place.pid) if place.pid else None
+        if cpu_seconds is None and not disk:
+            cpu_seconds = self._cpu_seconds(sandbox_id)
+        usage = EngineUsage(
+            *(None, None, events.memory_kills, events.processes_refused), cpu_seconds
+        )
         if not disk:
             return usage
         measured = measure(place)
         if measured is None:
             return replace(usage, disk_bytes=self._size(sandbox_id))
         return replace(usage, disk_bytes=measured.size_bytes, disk_entries=measured.entries)
+
+    def _cpu_seconds(self, sandbox_id: str) -> float | None:
+        """Ask the service, for containers whose processes are out of sight."""
+        client = self._connect()
+        with self._translated("measure the sandbox"):
+            said = client.stats(container_name(sandbox_id), stream=False, one_shot=True)
+        total = ((said.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage")
+        return total / 1e9 if isinstance(total, int) and total else None
 
     def _size(self, sandbox_id: str) -> int | None:
         client = self._connect()

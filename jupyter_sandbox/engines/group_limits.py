@@ -7,6 +7,7 @@ Knows no engine. Sources: those of ``cgroups``.
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,30 @@ def read_group_events(pid: int, proc: Path = Path("/proc")) -> GroupEvents:
     kills = memory / ("memory.oom_control" if version == 1 else "memory.events")
     _, pids = groups.get("pids") or groups.get("", (0, Path()))
     return GroupEvents(_count(kills, "oom_kill"), _count(pids / "pids.events", "max"))
+
+
+def read_group_cpu_seconds(pid: int, proc: Path = Path("/proc")) -> float | None:
+    """Give the processor time of the group of a process; None where it has none of its own."""
+    groups = _groups(pid, proc)
+    version, directory = groups.get("cpuacct") or groups.get("", (0, Path()))
+    if not version or directory in _own_directories(proc):
+        return None
+    if version == 1:
+        text = _read(directory / "cpuacct.usage")
+        return int(text) / 1e9 if text.isdigit() else None
+    microseconds = _count(directory / "cpu.stat", "usage_usec")
+    return microseconds / 1e6 if microseconds else None
+
+
+def read_own_group_processes(pid: int, proc: Path = Path("/proc")) -> list[int]:
+    """Give the numbers of all processes in a group of a process that this one is not in."""
+    groups = _groups(pid, proc)
+    _, directory = groups.get("pids") or groups.get("", (0, Path()))
+    return [] if directory in _own_directories(proc) else read_group_processes(pid, proc)
+
+
+def _own_directories(proc: Path) -> set[Path]:
+    return {path for _, path in _groups(os.getpid(), proc).values()}
 
 
 def read_group_processes(pid: int, proc: Path = Path("/proc")) -> list[int]:

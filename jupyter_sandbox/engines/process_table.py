@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _ROUNDS = 20
@@ -31,6 +31,7 @@ class _Stat:
     state: str
     parent: int
     started: int
+    cpu_ticks: int = 0  # its own and of the children it has waited for
 
 
 def identify(pid: int) -> ProcessId | None:
@@ -86,6 +87,16 @@ def tree(root: ProcessId) -> list[int]:
     for pid in found:  # grows while it is read
         found.extend(children.get(pid, ()))
     return found
+
+
+def cpu_seconds(pids: Iterable[int]) -> float | None:
+    """Give the processor time of processes, with that of children they waited for; None for none.
+
+    Of a process with all its descendants the sum never falls, whoever of them ends: its time counts
+    with the one that waited for it (unless that one ignores the ends of its children).
+    """
+    stats = [stat for pid in pids if (stat := _read_stat(pid)) is not None]
+    return sum(stat.cpu_ticks for stat in stats) / os.sysconf("SC_CLK_TCK") if stats else None
 
 
 def kill_tree(root: ProcessId) -> None:
@@ -183,4 +194,5 @@ def _read_stat(pid: int) -> _Stat | None:
         return None
     # The name in parentheses may hold anything, parentheses too: count from the last one.
     fields = text[text.rindex(b")") + 2 :].split()
-    return _Stat(fields[0].decode("ascii"), int(fields[1]), int(fields[19]))
+    cpu_ticks = sum(map(int, fields[11:15]))
+    return _Stat(fields[0].decode("ascii"), int(fields[1]), int(fields[19]), cpu_ticks)

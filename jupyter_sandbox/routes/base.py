@@ -161,7 +161,17 @@ class SandboxHandler(APIHandler):
 
     async def find(self, conversation_id: str) -> ConversationRecord:
         """Give the caller's conversation, or raise ``NotFound``."""
-        return await self.services.conversations.find(self.owner, conversation_id)
+        conversations = self.services.conversations
+        record = await conversations.find(self.owner, conversation_id)
+        conversations.note_caller(self.caller, conversation_id)
+        return record
+
+    async def find_for_use(self, conversation_id: str) -> ConversationRecord:
+        """Give the caller's conversation for a call of a tool, or raise ``NotFound``."""
+        conversations = self.services.conversations
+        record = await conversations.find_for_use(self.owner, conversation_id)
+        conversations.note_caller(self.caller, conversation_id)
+        return record
 
     def json_body(self, *fields: str) -> dict[str, Any]:
         """Give the body as a JSON object that has no other fields than these.

@@ -11,6 +11,7 @@ from .base import SandboxHandler, endpoint
 from .conversations import to_json
 
 _MOST = 1000
+_TIMES = ("suspends_at", "terminates_at", "keep_awake_until")
 
 
 class ByHandHandler(SandboxHandler):
@@ -31,9 +32,9 @@ class ByHandHandler(SandboxHandler):
 
     def to_json(self, record: ConversationRecord) -> dict[str, JsonValue]:
         """Give what may be told of a sandbox."""
-        whole = to_json(record)
+        whole = to_json(record, self.services.conversations.lifecycle)
         live = self.services.conversations.known(record.conversation_id)
-        shown = ("id", "state", "engine", "generation", "created_at", "used_at")
+        shown = ("id", "state", "engine", "generation", "created_at", "used_at", *_TIMES)
         return {
             "owner": record.owner,
             **{name: whole[name] for name in shown},
@@ -87,7 +88,6 @@ class SuspendHandler(ByHandHandler):
         await self.find(conversation_id)
         live = self.services.conversations.live(conversation_id)
         await live.suspend(self.owner)
-        await self.services.kernels.release(conversation_id)
         await self.answer_record(conversation_id)
 
 

@@ -46,7 +46,7 @@ class ToolCallHandler(SandboxHandler):
         goes on when the client goes away. ``?call_id=UUID``: an id that the caller has chosen;
         asking again with it, also of a later server process, gives the same call.
         """
-        record = await self.services.conversations.find_for_use(self.owner, conversation_id)
+        record = await self.find_for_use(conversation_id)
         wait = self.integer_argument("wait", -1, 0, 86400)
         body = self.json_body()
         call_id = self.get_query_argument("call_id", "")

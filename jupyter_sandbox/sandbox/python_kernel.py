@@ -73,7 +73,7 @@ class PythonKernel:
         python_path: str = protocol.GUEST_DIR,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.kernel_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"jupyter-sandbox:{sandbox_id}"))
+        self.kernel_id = kernel_id_of(sandbox_id)
         self._log = log or logging.getLogger(__name__)
         self._link = link
         prefix = private_dir / f"k{os.getpid()}.{next(_prefixes)}"
@@ -498,6 +498,11 @@ class PythonKernel:
                 await asyncio.wait((execution.done,), timeout=_INTERRUPT_SECONDS / 3)
                 if execution.done.done():
                     return
+
+
+def kernel_id_of(sandbox_id: str) -> str:
+    """Give the id of the Python kernel of a sandbox."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"jupyter-sandbox:{sandbox_id}"))
 
 
 def describe_end(exit_code: int | None) -> str:

@@ -183,7 +183,7 @@ class Sandboxes:
         return sandbox
 
     async def pause(self, sandbox_id: str) -> None:
-        """Let an environment stand still; ``attach`` lets it go on."""
+        """Let an environment stand still; ``attach`` and ``go_on`` let it go on."""
         await _bounded(self.engine.pause(sandbox_id))
 
     async def resume(self, sandbox_id: str) -> None:
@@ -194,6 +194,16 @@ class Sandboxes:
         """Give ``running`` or ``paused``, as the engine has it; "" when it is gone or has ended."""
         found = await _bounded(self.engine.inspect(sandbox_id))
         return "" if found is None or found.state is EngineState.EXITED else str(found.state)
+
+    async def go_on(self, sandbox: Sandbox) -> None:
+        """Let the environment of a sandbox that stayed attached go on."""
+        self.require_running()
+        await _bounded(self.engine.resume(sandbox.sandbox_id))
+        self.attached[sandbox.sandbox_id] = sandbox
+
+    def rested(self, sandbox: Sandbox) -> None:
+        """Note that a sandbox stands still: nobody need watch it."""
+        self.attached.pop(sandbox.sandbox_id, None)
 
     async def end(self, sandbox_id: str, why: str) -> None:
         """End an environment that broke a rule; the next use learns why and gets a new one."""

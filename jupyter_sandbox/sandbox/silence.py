@@ -101,6 +101,8 @@ class Silence:
                     self.since = None
                     await asyncio.sleep(LOOK_SECONDS)
                     continue
+                if not self._users:
+                    return  # it was suspended after its last use, and may stand
                 self.since = self.since or asked_at
                 await self._ask_engine()
                 if loop.time() - self.since > PATIENCE_SECONDS:

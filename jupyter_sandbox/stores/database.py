@@ -26,6 +26,10 @@ from .schema import from_microseconds, to_microseconds
 _TRIES = 50
 _END_OF_TIME = 2**62
 _NO_CONVERSATION = "There is no such conversation."
+_TIMES = (  # columns of conversations
+    *("created_at", "used_at", "claimed_until"),
+    *("busy_at", "keep_awake_until", "suspended_at"),
+)
 
 
 def utc_now() -> datetime:
@@ -50,6 +54,10 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {self._connections!r}>"
+
+    def now(self) -> datetime:
+        """Give the time, of the clock that all records are made with."""
+        return self._clock()
 
     @property
     def connections(self) -> Connections:
@@ -90,7 +98,7 @@ class Database:
                 if key is not None:
                     row = connection.execute(sql.SELECT_BY_KEY, by_key).first()
                     if row is not None:
-                        return _conversation(row), False
+                        return conversation_of(row), False
                 try:
                     connection.execute(sql.INSERT_CONVERSATION, _conversation_row(record))
                 except IntegrityError:
@@ -105,12 +113,12 @@ class Database:
     async def conversation(self, conversation_id: str) -> ConversationRecord | None:
         """Give a conversation, whoever owns it; None if there is none."""
         row = await self._first(sql.SELECT_CONVERSATION, {"id": conversation_id})
-        return None if row is None else _conversation(row)
+        return None if row is None else conversation_of(row)
 
     async def conversation_by_key(self, owner: str, key: str) -> ConversationRecord | None:
         """Give the owner's conversation with this key; None if there is none."""
         row = await self._first(sql.SELECT_BY_KEY, {"owner": owner, "key": key})
-        return None if row is None else _conversation(row)
+        return None if row is None else conversation_of(row)
 
     async def conversations(
         self, owner: str, limit: int = 50, after: str | None = None
@@ -126,11 +134,11 @@ class Database:
         """
         before_at, before_id = _parse_cursor(after) if after else (_END_OF_TIME, "")
         values = {"owner": owner, "before_at": before_at, "id": before_id, "most": limit}
-        return [_conversation(row) for row in await self._all(sql.SELECT_PAGE, values)]
+        return [conversation_of(row) for row in await self._all(sql.SELECT_PAGE, values)]
 
     async def conversations_with_sandbox(self) -> list[ConversationRecord]:
         """Give all that have a sandbox or get one: to adopt them, and to know what is no orphan."""
-        return [_conversation(row) for row in await self._all(sql.SELECT_WITH_SANDBOX, {})]
+        return [conversation_of(row) for row in await self._all(sql.SELECT_WITH_SANDBOX, {})]
 
     async def count_by_state(self) -> dict[str, int]:
         """Give how many conversations are in each state that any is in."""
@@ -466,19 +474,16 @@ def _rounded(record: ConversationRecord) -> ConversationRecord:
 
 
 def _conversation_row(record: ConversationRecord) -> dict[str, Any]:
-    return {
-        **vars(record),
-        "created_at": to_microseconds(record.created_at),
-        "used_at": to_microseconds(record.used_at),
-    }
+    times = {name: value for name in _TIMES if (value := getattr(record, name)) is not None}
+    return {**vars(record), **{name: to_microseconds(value) for name, value in times.items()}}
 
 
-def _conversation(row: Any) -> ConversationRecord:
+def conversation_of(row: Any) -> ConversationRecord:
+    """Give the record of a whole row of the table of conversations."""
     values = dict(row._mapping)
-    values["created_at"] = from_microseconds(values["created_at"])
-    values["used_at"] = from_microseconds(values["used_at"])
-    if values["claimed_until"] is not None:
-        values["claimed_until"] = from_microseconds(values["claimed_until"])
+    for name in _TIMES:
+        if values[name] is not None:
+            values[name] = from_microseconds(values[name])
     return ConversationRecord(**values)
 
 

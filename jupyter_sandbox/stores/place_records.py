@@ -16,10 +16,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from ..models import PlacesTaken
+from ..models import ConversationRecord, PlacesTaken
 from . import statements as sql
 from .connections import Connections
 from .database import utc_now
+from .idle_records import WAKE, wake_values
 from .schema import calls, conversations, from_microseconds, to_microseconds
 
 _ADVISORY_LOCK = 0x6A737863  # any constant: the number of this lock in PostgreSQL
@@ -118,10 +119,16 @@ class PlaceRecords:
         }
         return await self._take(conversation_id, now, sql.CLAIM, values, allow)
 
-    async def wake(self, conversation_id: str, allow: Callable[[PlacesTaken], bool]) -> Taking:
-        """Move from suspended to running, if there is a place."""
-        values = {"id": conversation_id, "expected": ["suspended"], "new_state": "running"}
-        return await self._take(conversation_id, self._clock(), sql.SET_STATE, values, allow)
+    async def wake(
+        self, seen: ConversationRecord, allow: Callable[[PlacesTaken], bool], dead: str = ""
+    ) -> Taking:
+        """Move from suspended to running, if there is a place; that is a use.
+
+        ``dead`` is a server whose freezing counts no more.
+        """
+        now = self._clock()
+        values = wake_values(seen, dead, now)
+        return await self._take(seen.conversation_id, now, WAKE, values, allow)
 
     async def taken(self, owner: str = "") -> PlacesTaken:
         """Give what is taken now."""

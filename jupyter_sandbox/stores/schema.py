@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest revision in ``migrations/versions``."""
 
 metadata = sa.MetaData()
@@ -35,6 +35,12 @@ conversations = sa.Table(
     sa.Column("notice", sa.Text, nullable=False),
     sa.Column("claimed_by", sa.String(64), nullable=False),
     sa.Column("claimed_until", sa.BigInteger, nullable=True),
+    sa.Column("busy_at", sa.BigInteger, nullable=True),
+    sa.Column("keep_awake_until", sa.BigInteger, nullable=True),
+    sa.Column("suspend_seconds", sa.Float, nullable=True),
+    sa.Column("terminate_seconds", sa.Float, nullable=True),
+    sa.Column("suspended_at", sa.BigInteger, nullable=True),
+    sa.Column("suspended_because", sa.String(200), nullable=True),
     # NULL keys are distinct from each other: conversations without a key are unlimited.
     sa.UniqueConstraint("owner", "key", name="conversations_owner_key"),
     sa.Index("conversations_by_owner", "owner", "created_at", "conversation_id"),

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import io
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -65,6 +66,10 @@ async def test_a_conversation_from_its_first_call_to_its_end(address, tmp_path):
         assert (tmp_path / "got").read_bytes() == b"out\n"
         assert card.file_id == shared.files[0].file_id
         assert (await conversation.model())["title"] == "t"
+        until = datetime.now(UTC) + timedelta(hours=1)
+        kept = await conversation.keep_awake(until)
+        assert datetime.fromisoformat(kept["keep_awake_until"]) == until
+        assert (await conversation.keep_awake(None))["keep_awake_until"] is None
         await conversation.delete()
         with pytest.raises(Refused) as caught:
             await conversation.model()
@@ -76,6 +81,9 @@ async def test_the_blocking_client_does_the_same(address, tmp_path):
         with SandboxClient(*address) as client:
             conversation = client.conversation(key="blocking")
             assert conversation.call("bash", {"command": "echo hi"}).text.count("hi\n") == 1
+            kept = conversation.keep_awake(datetime.now() + timedelta(hours=1))  # local
+            left = datetime.fromisoformat(kept["keep_awake_until"]) - datetime.now(UTC)
+            assert timedelta(minutes=59) < left <= timedelta(hours=1)
             conversation.upload("a.txt", b"given")
             command = "cp /mnt/user-data/uploads/a.txt /mnt/user-data/outputs/b.txt"
             conversation.call("bash", {"command": command})

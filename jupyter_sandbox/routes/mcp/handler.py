@@ -146,7 +146,7 @@ class McpHandler(SandboxHandler):
             return
         if record is None:
             record = await self._own_conversation(message)
-        record = await self.services.conversations.find_for_use(self.owner, record.conversation_id)
+        record = await self.find_for_use(record.conversation_id)
         try:
             call = await self.services.calls.start(record, name, arguments)
         except LimitExceeded as exc:  # the model can wait and call again
