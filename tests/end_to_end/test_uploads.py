@@ -507,12 +507,11 @@ async def test_a_new_server_removes_the_plaintext_of_dead_sandboxes_only(uploads
     plaintext = services.conversations._around.sandboxes.settings.plaintext
     plaintext.make("dead" * 6)
     (plaintext.uploads("dead" * 6) / "b").write_bytes(b"left")
+    record = await services.database.conversation(conversation)
     await uploads.app.stop_extension()
+    plaintext.drop(record.sandbox_id, "a")  # as if its server had been killed before it placed it
     services = await uploads.app.ready()
     assert await services.housekeeping.run_now("reap")
-    record = await services.database.conversation(conversation)
     assert plaintext.sandboxes() == [record.sandbox_id[:12]]
     assert not plaintext.uploads("dead" * 6).exists()
-    # What an upload of another process did not get to place comes with the next use.
-    plaintext.drop(record.sandbox_id, "a")
     assert "alive" in await api.bash(conversation, f"cat {U}/a")

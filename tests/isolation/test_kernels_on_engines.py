@@ -18,6 +18,13 @@ pytestmark = pytest.mark.alone
 LONGEST_SECONDS = 0.3
 MOST_GROWN = 150 * MIB
 MOST_SHOWN = 2 * MIB
+_AT_ONCE = 5
+
+
+def batches(cases: list[str]) -> list[tuple[str, ...]]:
+    """Several a cell, to spare time; the last, which ends the kernel, alone."""
+    *others, last = cases
+    return [*(tuple(others[at : at + _AT_ONCE]) for at in range(0, len(others), _AT_ONCE)), (last,)]
 
 
 @attack("T19")
@@ -26,13 +33,16 @@ async def test_forged_messages_harm_neither_the_server_nor_the_next_cell(api):
     await api.text(hostile, "python", code=FORGE)
     await api.bash(neighbour, "true")
     wrong = {}
-    for case, code in FORGED.items():
+    for cases in batches(list(FORGED)):
+        code = "\n".join(FORGED[case] for case in cases)
         code = f"parent = kernel.get_parent()\n{code}\ntime.sleep(.1)\nprint('the end')"
         async with Watch() as watch:
             result = await api.call(hostile, "python", code=code)
             assert "hello" in await api.bash(neighbour, "echo hello")
         text = text_of(result)
         after = await api.text(hostile, "python", code="print('the next cell')")
+        if "cut off" in after:  # malformed messages add up: the kernel may end in this cell
+            after = await api.text(hostile, "python", code="print('the next cell')")
         if (
             result["code"] not in ("ok", "kernel_died", "error")
             or len(text) > MOST_SHOWN
@@ -41,8 +51,8 @@ async def test_forged_messages_harm_neither_the_server_nor_the_next_cell(api):
             or watch.slowest_seconds > LONGEST_SECONDS
             or watch.grown_bytes > MOST_GROWN
         ):
-            wrong[case] = (result["code"], text[:200], after[:200], vars(watch))
-        if "restarted" in after:  # it was cut off
+            wrong[cases] = (result["code"], text[:200], after[:200], vars(watch))
+        if "restarted" in after:
             await api.text(hostile, "python", code=FORGE)
     assert wrong == {}
 
