@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .cases import CASES, FULL, SHORT, MemoryRow, Plan, Row
+from .cases import CASES, FULL, SHORT, AnyRow, Plan
 from .client import CaseFailed
 from .report import heading, line_of, machine, to_json
 from .server import BenchServer, running_server
@@ -30,7 +30,7 @@ def main() -> int:
     about = machine()
     print(f"{about['cpus']} × {about['cpu']}, Linux {about['kernel']}, Python {about['python']}")
     print(f"load at the start {about['load']:.1f}\n\n{heading()}", flush=True)
-    rows: list[Row | MemoryRow] = []
+    rows: list[AnyRow] = []
     failed = False
     try:
         for engine in _ENGINES if options.engine == "all" else (options.engine,):
@@ -49,7 +49,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _run(server: BenchServer, plan: Plan, wanted: str, rows: list[Row | MemoryRow]) -> bool:
+def _run(server: BenchServer, plan: Plan, wanted: str, rows: list[AnyRow]) -> bool:
     """Run the cases on one server; say whether one failed."""
     failed = False
     for case in CASES:

@@ -11,6 +11,7 @@ import itertools
 import math
 import os
 import re
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from jupyter_sandbox.proxies.forward.budgets import REFUSAL_COST
 from .arms import Arm, Sample, alternate, timed
 from .client import CaseFailed, SandboxClient
 from .egress import egress_arms
+from .engine_verbs import verbs_of
 from .floors import (
     BareKernel,
     engine_start,
@@ -31,6 +33,7 @@ from .floors import (
     tornado_file,
 )
 from .refusals import flood
+from .sandbox_memory import memory_of, sandbox_of
 from .server import BenchServer
 
 _ECHO = "echo hello"
@@ -82,6 +85,20 @@ class MemoryRow:
 
 
 @dataclass(frozen=True)
+class DensityRow:
+    """What one sandbox takes of the host's memory (the median), and how many fit in 1 GiB."""
+
+    engine: str
+    case: str
+    sandboxes: int
+    bytes_each: int
+
+    @property
+    def per_gib(self) -> float:
+        return 1024**3 / self.bytes_each
+
+
+@dataclass(frozen=True)
 class Plan:
     """How many rounds of each kind."""
 
@@ -94,6 +111,8 @@ class Plan:
     floods: int
     refusals: int
     transfers: int
+    wakes: int
+    crowd: int
 
 
 FULL = Plan(
@@ -106,6 +125,8 @@ FULL = Plan(
     floods=5,
     refusals=1_000,
     transfers=20,
+    wakes=40,
+    crowd=8,
 )
 SHORT = Plan(
     warm=60,
@@ -117,14 +138,17 @@ SHORT = Plan(
     floods=1,
     refusals=100,
     transfers=3,
+    wakes=5,
+    crowd=2,
 )
 
-Case = Callable[[BenchServer, Plan], "list[Row | MemoryRow]"]
+AnyRow = Row | MemoryRow | DensityRow
+Case = Callable[[BenchServer, Plan], "list[AnyRow]"]
 
 
-def warm_bash(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def warm_bash(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure ``echo hello`` in a sandbox that runs: back to back, and with pauses."""
-    rows: list[Row | MemoryRow] = []
+    rows: list[AnyRow] = []
     with _warm_conversation(server) as (client, conversation):
         ours = timed(lambda: client.call(conversation, "bash", command=_ECHO))
         floor = host_command(_ECHO)
@@ -137,7 +161,7 @@ def warm_bash(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     return rows
 
 
-def file_tools(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def file_tools(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure the file tools on 5 kB against an echo of 5 kB."""
     numbers = itertools.count()
     with (
@@ -180,7 +204,7 @@ def file_tools(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
         ]
 
 
-def cold_bash(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def cold_bash(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure a new conversation's first command against the bare start of an environment."""
     docker = server.engine == "docker"
     with _client(server) as client, engine_start(server.engine, server.directory) as floor:
@@ -196,7 +220,7 @@ def cold_bash(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
         ]
 
 
-def cold_python(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def cold_python(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure a new conversation's first cell against an environment plus a bare ipykernel."""
     kernel = BareKernel()
     with _client(server) as client, engine_start(server.engine, server.directory) as start:
@@ -213,7 +237,7 @@ def cold_python(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     return [Row(server.engine, "first python, cold", *samples, "engine + bare ipykernel", 1.5)]
 
 
-def warm_python(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def warm_python(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure ``pass`` in the conversation's kernel against a bare kernel on the host."""
     kernel = BareKernel()
     try:
@@ -227,7 +251,7 @@ def warm_python(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     return [Row(server.engine, "python pass, warm", *samples, "bare ipykernel")]
 
 
-def outputs(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def outputs(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure 1 MiB and 100 MiB of output, in time and in the server's memory."""
     with _warm_conversation(server) as (client, conversation):
 
@@ -247,7 +271,7 @@ def outputs(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     ]
 
 
-def transfers(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def transfers(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure a file of 25 MB up and down, sealed and checked, against one that only streams."""
     body = os.urandom(_FILE_BYTES)
     with _client(server) as client, tornado_file(server.directory, body) as (put, get):
@@ -268,7 +292,7 @@ def transfers(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     ]
 
 
-def egress(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def egress(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure the egress process by itself: a download, a refusal, a refusal beside a flood."""
     with egress_arms(_DOWNLOAD_MIB) as arms, tornado_echo(_TEXT.encode()) as echo:
         download = alternate(arms.download, arms.direct, plan.megabytes)
@@ -281,7 +305,7 @@ def egress(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     ]
 
 
-def bash_beside_refusals(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+def bash_beside_refusals(server: BenchServer, plan: Plan) -> list[AnyRow]:
     """Measure a command while another sandbox is refused hosts, as often as the proxy answers."""
     per_second = EgressCaps().requests_per_second / REFUSAL_COST
     rounds = math.ceil(plan.refusals / per_second / _PAUSE_SECONDS)
@@ -304,6 +328,56 @@ def bash_beside_refusals(server: BenchServer, plan: Plan) -> list[Row | MemoryRo
     return [Row(server.engine, case, *samples, "without them", 1.1)]
 
 
+def wake(server: BenchServer, plan: Plan) -> list[AnyRow]:
+    """Measure the call that wakes a sandbox against the engine's own verb and a warm call."""
+    with _warm_conversation(server) as (client, conversation), verbs_of(server) as engine:
+        other = client.create()
+        client.call(other, "bash", command="true")
+        time.sleep(_SETTLE_SECONDS)
+        client.call(other, "python", code="pass")
+        sandbox = sandbox_of(client, other)
+
+        def ours() -> float:
+            suspend(client, conversation)
+            return timed(lambda: client.call(conversation, "bash", command=_ECHO))()
+
+        def floor() -> float:
+            engine.pause(sandbox)
+
+            def go_on() -> None:
+                engine.resume(sandbox)
+                client.call(other, "bash", command=_ECHO)
+
+            return timed(go_on)()
+
+        samples = alternate(ours, floor, plan.wakes)
+        client.delete(other)
+    return [Row(server.engine, "wake, first bash", *samples, "unpause + warm echo", 1.5)]
+
+
+def density(server: BenchServer, plan: Plan) -> list[AnyRow]:
+    """Measure what sandboxes take that run idle, with their Python kernel, and suspended ones."""
+    rows: list[AnyRow] = []
+    with _client(server) as client, verbs_of(server) as engine:
+        crowd = [client.create() for _ in range(plan.crowd)]
+        for conversation in crowd:
+            client.call(conversation, "bash", command=_ECHO)
+            client.call(conversation, "python", code="x = 1")
+        time.sleep(_SETTLE_SECONDS)
+
+        def measure(case: str) -> DensityRow:
+            taken = statistics.median(memory_of(engine, client, each) for each in crowd)
+            return DensityRow(server.engine, case, len(crowd), int(taken))
+
+        rows.append(measure("idle sandbox"))
+        for conversation in crowd:
+            suspend(client, conversation)
+        rows.append(measure("suspended sandbox"))
+        for conversation in crowd:
+            client.delete(conversation)
+    return rows
+
+
 CASES: tuple[Case, ...] = (
     warm_bash,
     file_tools,
@@ -314,7 +388,21 @@ CASES: tuple[Case, ...] = (
     bash_beside_refusals,
     cold_bash,
     cold_python,
+    wake,
+    density,
 )
+
+
+def suspend(client: SandboxClient, conversation: str) -> None:
+    """Suspend; an engine on a busy machine may need more than one try to freeze all processes."""
+    for left in reversed(range(10)):
+        try:
+            client.json("POST", f"conversations/{conversation}/suspend", {})
+        except CaseFailed as exc:
+            if " 502 " not in str(exc) or not left:
+                raise
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -99,6 +99,10 @@ class SandboxClient:
             raise CaseFailed(f"{method} {path}: {status} {answer[:300]!r}")
         return json.loads(answer) if answer else None
 
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Give status and body of any path of the server."""
+        return self._client.request("GET", path)
+
     def put(self, path: str, data: bytes) -> None:
         """Send bytes as they are."""
         status, answer = self._client.request("PUT", f"/sandbox/api/{path}", data)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .cases import MemoryRow, Row
+from .cases import AnyRow, DensityRow, MemoryRow
 
 _WIDTHS = "{:<10} {:<24} {:>9} {:>9} {:>9} {:>9}  {:<21} {:>7} {:>7}  {}"
 _HEAD = ("engine", "case", "ours", "p90", "floor", "p90", "floor is", "ratio", "aim", "")
@@ -23,9 +23,12 @@ def heading() -> str:
     return f"{line}\n{'-' * len(line)}"
 
 
-def line_of(row: Row | MemoryRow) -> str:
+def line_of(row: AnyRow) -> str:
     """Give a row as one line; times are in milliseconds."""
-    if isinstance(row, MemoryRow):
+    if isinstance(row, DensityRow):
+        words = [row.engine, row.case, _mib(row.bytes_each), "", "", ""]
+        words += [f"median of {row.sandboxes}", f"{row.per_gib:.0f}/GiB", "–"]
+    elif isinstance(row, MemoryRow):
         words = [row.engine, row.case, _mib(row.flood_bytes), "", _mib(row.small_bytes), ""]
         words += ["after 1 MiB of output", _mib(row.growth_bytes), _mib(row.aim_bytes)]
     else:
@@ -35,8 +38,10 @@ def line_of(row: Row | MemoryRow) -> str:
     return _WIDTHS.format(*words, verdict(row))
 
 
-def verdict(row: Row | MemoryRow) -> str:
+def verdict(row: AnyRow) -> str:
     """Give ``ok``, ``over`` or nothing where there is no aim."""
+    if isinstance(row, DensityRow):
+        return ""
     if isinstance(row, MemoryRow):
         return "ok" if row.growth_bytes <= row.aim_bytes else "over"
     if row.aim is None:
@@ -44,7 +49,7 @@ def verdict(row: Row | MemoryRow) -> str:
     return "ok" if row.ratio <= row.aim else "over"
 
 
-def to_json(rows: Sequence[Row | MemoryRow]) -> str:
+def to_json(rows: Sequence[AnyRow]) -> str:
     """Give all figures, in seconds and bytes, with the machine they are of."""
     return json.dumps({"machine": machine(), "rows": [_figures(row) for row in rows]}, indent=1)
 
@@ -60,7 +65,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _figures(row: Row | MemoryRow) -> dict[str, Any]:
+def _figures(row: AnyRow) -> dict[str, Any]:
+    if isinstance(row, DensityRow):
+        return {**asdict(row), "per_gib": row.per_gib}
     if isinstance(row, MemoryRow):
         return {**asdict(row), "growth_bytes": row.growth_bytes, "verdict": verdict(row)}
     arms = {

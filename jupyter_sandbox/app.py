@@ -64,6 +64,7 @@ from .proxies.client_hosts import ClientSettings, find_mirrors, find_preset_rule
 from .routes import ROUTES
 from .sandbox.client_settings import client_environment, prepare_site_files, read_trusted
 from .sandbox.disk_guard import DiskGuard
+from .sandbox.open_files import raise_open_files
 from .sandbox.plaintext import PlaintextDirs, choose_plaintext_dirs, swap_is_on
 from .sandbox.sandboxes import Sandboxes, SandboxSettings
 from .sandbox.way_out import Outside, WayOut
@@ -333,6 +334,13 @@ class SandboxApp(ExtensionApp):
         journal.on_written = message_feeds.written
         marks = ServerMarks(data_dir, secrets.token_hex(8))
         await asyncio.to_thread(marks.set)
+        fit = raise_open_files(self._lifecycle.running_total)
+        if fit < self._lifecycle.running_total:
+            self.log.warning(
+                "the limit of open files is enough for %d running sandboxes, and running_total is "
+                "%d: raise it (`ulimit -n`, LimitNOFILE)",
+                *(fit, self._lifecycle.running_total),
+            )
         place_records = PlaceRecords(database.connections, database.now)
         places = Places(place_records, self._lifecycle, self.log)
         warm_pool = WarmPool(

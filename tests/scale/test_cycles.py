@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from benchmarks.cases import suspend
 from benchmarks.client import CaseFailed, SandboxClient
 from benchmarks.server import BenchServer, running_server
 from tests.conftest import ENGINES
@@ -23,7 +26,7 @@ SETTINGS = (
     "--SandboxLimits.conversations_per_hour=0",
     "--SandboxLimits.calls_per_minute=0",
     "--SandboxEgress.presets=[]",
-    "--ServerApp.log_level=ERROR",
+    "--ServerApp.log_level=WARN",
 )
 Tools = tuple[tuple[str, dict[str, str]], ...]
 
@@ -39,18 +42,6 @@ def cycle(client: SandboxClient, tools: Tools) -> None:
     client.delete(conversation)
 
 
-def suspend(client: SandboxClient, conversation: str) -> None:
-    """Suspend; an engine on a busy machine may need more than one try to freeze all processes."""
-    for left in reversed(range(10)):
-        try:
-            client.json("POST", f"conversations/{conversation}/suspend", {})
-        except CaseFailed as exc:
-            if " 502 " not in str(exc) or not left:
-                raise
-        else:
-            return
-
-
 def run(server: BenchServer, count: int, tools: Tools, at_once: int = AT_ONCE) -> None:
     """Do so many cycles, some at once."""
 
@@ -60,14 +51,24 @@ def run(server: BenchServer, count: int, tools: Tools, at_once: int = AT_ONCE) -
             cycle(client, tools)
         client.close()
 
-    with ThreadPoolExecutor(at_once) as threads:
+    with saying(server), ThreadPoolExecutor(at_once) as threads:
         list(threads.map(work, [count // at_once] * at_once))
+
+
+@contextlib.contextmanager
+def saying(server: BenchServer) -> Iterator[None]:
+    """Print the end of the server's log when a cycle fails."""
+    try:
+        yield
+    except CaseFailed:
+        print(server.last_words())
+        raise
 
 
 def probe(server: BenchServer) -> dict[str, Any]:
     """Ask the server what it holds."""
     client = server.client()
-    status, body = client._client.request("GET", "/probe")
+    status, body = client.get("/probe")
     client.close()
     assert status == 200, (body[-300:], server.last_words())
     found: dict[str, Any] = json.loads(body)
