@@ -81,6 +81,7 @@ from .stores.message_records import MessageRecords
 from .stores.place_records import PlaceRecords
 from .stores.pool_records import PoolRecords
 from .stores.server_marks import ServerMarks
+from .stores.session_records import SessionRecords
 from .stores.share_records import ShareRecords
 from .stores.upload_records import UploadRecords
 from .stores.vault_opening import open_vault
@@ -391,7 +392,8 @@ class SandboxApp(ExtensionApp):
             *(conversations, uploads, shared, self._limits),
             *(workspace, self.trust_outputs, self.log),
         )
-        kernels = Kernels(self._limits, self.trust_outputs, self.log)
+        sessions = SessionRecords(database.connections)
+        kernels = Kernels(self._limits, self.trust_outputs, sessions, self.log)
         housekeeping.add("forget kernels", _FORGET_SECONDS, kernels.forget_idle, alone=False)
         housekeeping.add("forget", _FORGET_SECONDS, conversations.forget_idle, alone=False)
         idling = Idling(

@@ -1,8 +1,9 @@
 """The one Jupyter kernel of a conversation, as Jupyter clients see it, with their sessions.
 
-It knows models and clients, no HTTP. The rule: looking starts and wakes nothing; the kernel belongs
-to the conversation, so many notebooks share it, and closing one of them ends a session and not the
-kernel. A suspended sandbox has its kernel still: clients stay connected, and a cell wakes it.
+It knows models and clients, no HTTP. The rules: looking starts and wakes nothing; the kernel
+belongs to the conversation, so many notebooks share it, and closing one of them ends a session and
+not the kernel; kernels and sessions have the same ids on every server, before and after a restart.
+A suspended sandbox has its kernel still: clients stay connected, and a cell wakes it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import contextlib
 import logging
 import uuid
 import weakref
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,11 +25,11 @@ from ..sandbox.kernel_manager import KERNEL_NAME, kernel_spec
 from ..sandbox.output_gate import OutputGate
 from ..sandbox.python_kernel import PythonKernel, kernel_id_of
 from ..sandbox.sandbox import Sandbox
+from ..stores.session_records import SessionRecord, SessionRecords
 from .conversation import Conversation
 from .kernel_client import KernelClient, Send
 
 _ALIASES = frozenset(("", KERNEL_NAME, "python3", "python"))  # notebooks made elsewhere say python3
-_MOST_SESSIONS = 200
 _THREADS = 2
 _MOST_CLIENTS = 12  # of the 64 connections that the relay takes, each needs four
 _SHORT_LIFE_SECONDS = 5.0
@@ -47,22 +47,15 @@ class KernelModel:
     name: str = KERNEL_NAME
 
 
-@dataclass(frozen=True)
-class SessionModel:
-    """A document or console that uses the kernel."""
-
-    session_id: str
-    path: str
-    name: str
-    kind: str
-
-
 class Kernels:
     """The kernels of all conversations of this process."""
 
-    def __init__(self, limits: Limits, trusted: bool, log: logging.Logger) -> None:
+    def __init__(
+        self, limits: Limits, trusted: bool, sessions: SessionRecords, log: logging.Logger
+    ) -> None:
         self._limits = limits
         self._trusted = trusted
+        self._sessions = sessions
         self._log = log
         # One object for a conversation, as long as anybody holds it; those in use are held here.
         self._known: weakref.WeakValueDictionary[str, ConversationKernel] = (
@@ -79,14 +72,15 @@ class Kernels:
         known = self._known.get(conversation.conversation_id)
         if known is None or known.conversation is not conversation:
             known = ConversationKernel(
-                conversation, self._limits, self._trusted, self._threads, self._log
+                *(conversation, self._limits, self._trusted),
+                *(self._sessions, self._threads, self._log),
             )
             self._known[conversation.conversation_id] = known
         self._kernels[conversation.conversation_id] = known
         return known
 
     async def forget_idle(self) -> None:
-        """Let go of those without clients and sessions; what they knew can be asked for again."""
+        """Let go of those without clients; what they knew can be asked for again."""
         for conversation_id, kernel in list(self._kernels.items()):
             if not kernel.is_used:
                 del self._kernels[conversation_id]
@@ -120,6 +114,7 @@ class ConversationKernel:
         conversation: Conversation,
         limits: Limits,
         trusted: bool,
+        sessions: SessionRecords,
         threads: ThreadPoolExecutor,
         log: logging.Logger,
     ) -> None:
@@ -129,10 +124,11 @@ class ConversationKernel:
         self._trusted = trusted
         self._threads = threads
         self._log = log
-        self._sessions: OrderedDict[str, SessionModel] = OrderedDict()
+        self._sessions = sessions
         self._clients: set[KernelClient] = set()
         self._active_at = datetime.now(UTC)
         self._watching: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()  # two sessions of one path in order
         self._connecting = 0
         self._following: asyncio.Task[None] | None = None
         self.info: Mapping[str, Any] | None = None  # as the kernel told it last
@@ -143,8 +139,8 @@ class ConversationKernel:
 
     @property
     def is_used(self) -> bool:
-        """Whether clients are connected, or there are sessions to remember."""
-        return bool(self._clients or self._sessions or self._connecting)
+        """Whether clients are connected."""
+        return bool(self._clients or self._connecting)
 
     # The kernel
 
@@ -197,7 +193,7 @@ class ConversationKernel:
                 await python.shutdown()
             finally:
                 self._on_request -= 1
-        self._sessions.clear()
+        await self._sessions.clear(self.conversation.conversation_id)
         for client in list(self._clients):
             await client.tell_state("dead")
             await client.close()
@@ -327,14 +323,12 @@ class ConversationKernel:
 
     # Sessions
 
-    async def sessions(self) -> tuple[list[SessionModel], KernelModel | None]:
+    async def sessions(self) -> tuple[list[SessionRecord], KernelModel | None]:
         """Give the sessions, none if there is no kernel that they could use."""
         model = await self.look()
-        if model is None:
-            self._sessions.clear()
-        return list(self._sessions.values()), model
+        return [] if model is None else await self._sessions_of(model), model
 
-    async def session(self, session_id: str) -> tuple[SessionModel, KernelModel]:
+    async def session(self, session_id: str) -> tuple[SessionRecord, KernelModel]:
         """Give one session."""
         sessions, model = await self.sessions()
         for session in sessions:
@@ -344,21 +338,20 @@ class ConversationKernel:
 
     async def open_session(
         self, path: str, name: str, kind: str, kernel_name: str, kernel_id: str
-    ) -> tuple[SessionModel, KernelModel]:
+    ) -> tuple[SessionRecord, KernelModel]:
         """Give the session of a path, a new one if there is none; starts the kernel."""
         model = await self.require(kernel_id) if kernel_id else await self.start(kernel_name)
-        for session in self._sessions.values():
-            if session.path == path:
-                return session, model
-        session = SessionModel(str(uuid.uuid4()), path, name, kind)
-        self._sessions[session.session_id] = session
-        if len(self._sessions) > _MOST_SESSIONS:
-            self._sessions.popitem(last=False)
+        async with self._opening:
+            for session in await self._sessions_of(model):
+                if session.path == path:
+                    return session, model
+            session = SessionRecord(str(uuid.uuid4()), path, name, kind)
+            await self._sessions.add(self.conversation.conversation_id, model.kernel_id, session)
         return session, model
 
     async def change_session(
         self, session_id: str, path: str | None, name: str | None, kind: str | None
-    ) -> tuple[SessionModel, KernelModel]:
+    ) -> tuple[SessionRecord, KernelModel]:
         """Change what is given of a session."""
         session, model = await self.session(session_id)
         changed = replace(
@@ -367,13 +360,14 @@ class ConversationKernel:
             name=session.name if name is None else name,
             kind=session.kind if kind is None else kind,
         )
-        self._sessions[session_id] = changed
+        if not await self._sessions.change(self.conversation.conversation_id, changed):
+            raise NotFound("There is no such session.")
         return changed, model
 
     async def close_session(self, session_id: str) -> None:
         """Forget a session; the kernel runs on."""
         await self.session(session_id)
-        self._sessions.pop(session_id, None)
+        await self._sessions.remove(self.conversation.conversation_id, session_id)
 
     # Parts of the above
 
@@ -385,6 +379,9 @@ class ConversationKernel:
             if sandbox.python.kernel_id != kernel_id:
                 raise NotFound("There is no such kernel.")
             yield sandbox.python
+
+    async def _sessions_of(self, model: KernelModel) -> list[SessionRecord]:
+        return await self._sessions.all(self.conversation.conversation_id, model.kernel_id)
 
     def _model(self, kernel_id: str, state: str) -> KernelModel:
         return KernelModel(kernel_id, state, self._active_at, len(self._clients))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..conversations.conversations import check_text
-from ..conversations.kernels import KernelModel, SessionModel, require_kernel_name
+from ..conversations.kernels import KernelModel, require_kernel_name
 from ..errors import InvalidRequest
 from ..models import JsonValue
+from ..stores.session_records import SessionRecord
 from .base import endpoint
 from .kernels import KernelRouteHandler, kernel_json
 
@@ -88,7 +89,7 @@ def kernel_of_body(handler: KernelRouteHandler, body: dict[str, Any]) -> tuple[s
     return handler.text_field(asked, "name") or "", handler.text_field(asked, "id") or ""
 
 
-def session_json(session: SessionModel, kernel: KernelModel) -> dict[str, JsonValue]:
+def session_json(session: SessionRecord, kernel: KernelModel) -> dict[str, JsonValue]:
     """Give the model of a session as Jupyter has it."""
     shape: dict[str, JsonValue] = {
         "id": session.session_id,

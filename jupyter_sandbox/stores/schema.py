@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest revision in ``migrations/versions``."""
 
 metadata = sa.MetaData()
@@ -192,6 +192,25 @@ installation = sa.Table(
     metadata,
     sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),  # always 1
     sa.Column("server_id", sa.String(64), nullable=False),
+)
+
+
+jupyter_sessions = sa.Table(
+    "jupyter_sessions",
+    metadata,
+    sa.Column("session_id", sa.String(36), primary_key=True),
+    sa.Column(
+        "conversation_id",
+        sa.String(36),
+        sa.ForeignKey("conversations.conversation_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("kernel_id", sa.String(36), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index("jupyter_sessions_by_conversation", "conversation_id", "created_at"),
 )
 
 

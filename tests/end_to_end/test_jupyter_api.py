@@ -476,3 +476,45 @@ async def test_when_the_feature_is_switched_off_an_open_websocket_begins_nothing
     await client.send("execute_request", {"code": "print(1)"})
     assert await asyncio.wait_for(client.socket.read_message(), 30) is None
     assert client.socket.close_code == 1008
+
+
+async def test_an_open_notebook_finds_session_kernel_and_variables_on_the_next_server(here):
+    conversation = await here.api.conversation()
+    body = {"path": "a.ipynb", "name": "a", "type": "notebook", "kernel": {"name": KERNEL}}
+    _, session = await here.ask("POST", conversation, "/sessions", body)
+    kernel = session["kernel"]["id"]
+    client = await here.connect(conversation, kernel)
+    await client.run("x = 42")
+    await here.app.stop_extension()  # the next request builds all parts anew, as a new server does
+    client.close()
+
+    _, listed = await here.ask("GET", conversation, "/sessions")
+    assert [(each["id"], each["path"], each["kernel"]["id"]) for each in listed] == [
+        (session["id"], "a.ipynb", kernel)
+    ]
+    status, found = await here.ask("GET", conversation, f"/sessions/{session['id']}")
+    assert (status, found["id"], found["kernel"]["id"]) == (200, session["id"], kernel)
+    assert (await here.ask("GET", conversation, f"/kernels/{kernel}"))[0] == 200
+    assert (await here.ask("POST", conversation, "/sessions", body))[1]["id"] == session["id"]
+    client = await here.connect(conversation, kernel)
+    assert text(await client.run("print(x)")) == "42\n"
+    client.close()
+
+
+async def test_a_suspended_kernel_keeps_its_sessions_and_is_not_woken_by_looking(here):
+    conversation = await here.api.conversation()
+    body = {"path": "a.ipynb", "name": "a", "type": "notebook", "kernel": {"name": KERNEL}}
+    _, session = await here.ask("POST", conversation, "/sessions", body)
+    status, _ = await here.api.json("POST", "conversations", conversation, "suspend")
+    assert status < 300
+    _, listed = await here.ask("GET", conversation, "/sessions")
+    assert [each["id"] for each in listed] == [session["id"]]
+    assert (await here.ask("GET", conversation, f"/kernels/{session['kernel']['id']}"))[0] == 200
+    _, model = await here.api.json("GET", "conversations", conversation)
+    assert model["state"] == "suspended"
+    await here.api.bash(conversation, "true")
+    assert (await here.ask("GET", conversation, "/sessions"))[1][0]["id"] == session["id"]
+    assert (
+        await here.raw("DELETE", conversation, f"/kernels/{session['kernel']['id']}")
+    ).code == 204
+    assert (await here.ask("GET", conversation, "/sessions"))[1] == []
