@@ -688,9 +688,17 @@ class Conversation:
             return True
         set_times = not self._times_stored
         self._touched_at, self._times_stored = now, True
-        record = await self._around.resting.records.note_use(
-            self.conversation_id, self._times, set_times=set_times
-        )
+        try:
+            record = await self._around.resting.records.note_use(
+                self.conversation_id, self._times, set_times=set_times
+            )
+        except Unavailable as exc:  # what runs in a sandbox that is there needs no database
+            self._around.log.warning(
+                "conversation %s: use not noted: %s", self.conversation_id, exc.message
+            )
+            self._touched_at = asyncio.get_running_loop().time()
+            self._times_stored = not set_times
+            return True
         if record is None or self._deleted:
             raise NotFound("There is no such conversation.")
         return record.state == State.RUNNING and record.sandbox_id == sandbox.sandbox_id

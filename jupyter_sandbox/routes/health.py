@@ -36,9 +36,12 @@ class HealthHandler(SandboxHandler):
         engine = await self._engine()
         ok = bool(engine["available"])
         has_memory = self.services.memory_guard.level is not Level.CRITICAL
+        database = await self._database()
+        ok = ok and bool(database["available"])
         report: dict[str, JsonValue] = {
             "ok": ok and has_memory,
             "engine": engine,
+            "database": database,
             "places": await self._places(),
             "memory": self._memory(),
         }
@@ -61,7 +64,16 @@ class HealthHandler(SandboxHandler):
         code = "unhealthy"  # with a message, as every error has
         failed = [step["message"] for step in steps if not step["ok"]]
         why = engine["reason"] if has_memory else _NO_MEMORY
+        if not database["available"]:
+            why = database["reason"]
         self.answer({"code": code, "message": str([*failed, why][0]), **report}, 503)
+
+    async def _database(self) -> dict[str, JsonValue]:
+        try:
+            await self.services.database.check()
+        except SandboxError as exc:
+            return {"available": False, "reason": exc.message}
+        return {"available": True, "reason": "the sandbox database can be written to"}
 
     async def _places(self) -> JsonValue:
         """Give what is taken and what there is; null when the database does not say."""

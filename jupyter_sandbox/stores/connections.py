@@ -18,16 +18,36 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool
 
 from ..errors import SandboxError, Unavailable
+from .database_file import DatabaseFile
 from .migrating import bring_up_to_date
 
 T = TypeVar("T")
 
-_BUSY_SECONDS = 5
+_BUSY_SECONDS = 5.0
+_LEAST_BUSY_SECONDS = 0.05
+_LOCKED_SECONDS = 0.5  # while it is known to be locked
+_ANSWER_SECONDS = 20.0  # of one piece of work, its place in the queue included
 _POOL = 4
+_LEAST_FREE_BYTES = 16 * 2**20
+
+
+_FAILURES = {
+    "SQLITE_BUSY": "the sandbox database is locked by another program",
+    "SQLITE_LOCKED": "the sandbox database is locked by another program",
+    "SQLITE_FULL": "the disk of the sandbox database is full",
+    "SQLITE_CORRUPT": "the sandbox database is damaged",
+    "SQLITE_NOTADB": "the sandbox database is damaged",
+}
 
 
 class Connections:
@@ -47,6 +67,9 @@ class Connections:
         )
         self._engine: sa.Engine | None = None
         self._single: sa.Connection | None = None  # only touched in the one thread of SQLite
+        self._file = DatabaseFile(self._url.database) if self._sqlite else None
+        self._busy_seconds = _BUSY_SECONDS  # as the connection has it
+        self._is_locked = False  # somebody has waited for a lock in vain, and nobody had it since
         self._closed = False
 
     def __repr__(self) -> str:
@@ -63,9 +86,23 @@ class Connections:
         Raises
         ------
         Unavailable
-            The database does not answer, or it is not open.
+            The database does not answer, or it is not open. What is under way then may still be
+            done, later.
         """
-        return await self._submit(lambda: self._work(work))
+        asked_at = time.monotonic()
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await self._submit(lambda: self._work(work, asked_at))
+        except TimeoutError:
+            raise Unavailable("the sandbox database does not answer", status=504) from None
+
+    async def check(self) -> None:
+        """Find out whether it could be written to now; ``Unavailable`` says why not."""
+        await self.run(_try_to_write if self._sqlite else _try_to_read)
+        if self._file is not None:
+            free = await self._submit(self._file.free_bytes)
+            if free is not None and free < _LEAST_FREE_BYTES:
+                raise Unavailable("the disk of the sandbox database is full", status=503)
 
     async def close(self) -> None:
         """Disconnect and end the threads, after the work that is under way. Twice is once."""
@@ -82,19 +119,65 @@ class Connections:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, _translated, work)
 
-    def _work(self, work: Callable[[sa.Connection], T]) -> T:
+    def _work(self, work: Callable[[sa.Connection], T], asked_at: float) -> T:
         if self._engine is None:
             raise Unavailable("the sandbox database is not open", status=503)
         if not self._sqlite:
             with self._engine.connect() as connection:
                 return work(connection)
+        assert self._file is not None
+        if self._single is not None and self._file.has_changed():
+            self._leave_file(self._single)
         if self._single is None or self._single.closed:
-            self._single = _connect_sqlite(self._engine)
+            self._connect_again(self._engine)
+        assert self._single is not None
         try:
-            return work(self._single)
-        except SQLAlchemyError:
+            patience = _LOCKED_SECONDS if self._is_locked else _BUSY_SECONDS
+            self._be_patient(self._single, patience - (time.monotonic() - asked_at))
+            done = work(self._single)
+        except SQLAlchemyError as exc:
+            self._is_locked = _sqlite_name(exc).startswith("SQLITE_BUSY")
             self._drop_single()  # the next one connects anew
             raise
+        self._is_locked = False
+        return done
+
+    def _be_patient(self, connection: sa.Connection, seconds: float) -> None:
+        """Let it wait for a lock for what is left of the time: the queue has taken its part.
+
+        Else who comes last while another program holds the lock would wait once for each that
+        came before.
+        """
+        seconds = max(seconds, _LEAST_BUSY_SECONDS)
+        if seconds < 0.9 * _BUSY_SECONDS or self._busy_seconds < _BUSY_SECONDS:
+            self._busy_seconds = seconds
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+    def _leave_file(self, single: sa.Connection) -> None:
+        """Let go of a file that is not at its place any more; one that was deleted is saved."""
+        assert self._file is not None
+        saved = self._file.save(single)
+        # Its log would be taken for that of the file that is there now.
+        with contextlib.suppress(SQLAlchemyError):
+            single.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._single = None
+        single.close()
+        if saved is not None:
+            self._file.put_back(saved)
+
+    def _connect_again(self, engine: sa.Engine) -> None:
+        assert self._file is not None
+        self._file.require()
+        single = _connect_sqlite(engine)
+        self._busy_seconds = _BUSY_SECONDS
+        try:
+            if self._file.has_changed():  # put there by somebody: perhaps of an earlier version
+                bring_up_to_date(single)
+            self._file.note()
+        except BaseException:
+            single.close()
+            raise
+        self._single = single
 
     def _open(self) -> None:
         if self._engine is not None:
@@ -117,6 +200,8 @@ class Connections:
                 engine.dispose()
                 raise
             self._single = single
+            assert self._file is not None
+            self._file.note()
         else:
             plain = sa.create_engine(
                 self._url, pool_size=_POOL, pool_pre_ping=True, hide_parameters=True
@@ -162,8 +247,8 @@ def _translated(work: Callable[[], T]) -> T:
         raise
     except NoSuchModuleError as exc:
         raise Unavailable("no driver for db_url is installed", status=503, detail=str(exc)) from exc
-    except OperationalError as exc:
-        raise Unavailable("the sandbox database does not answer", detail=str(exc)) from exc
+    except DatabaseError as exc:
+        raise Unavailable(_what_failed(exc), detail=str(exc)) from exc
     except SQLAlchemyError as exc:
         raise Unavailable("the sandbox database failed", detail=str(exc)) from exc
     except Exception as exc:
@@ -171,6 +256,33 @@ def _translated(work: Callable[[], T]) -> T:
             raise
         text = "the sandbox database cannot be opened or brought up to date by this version"
         raise Unavailable(text, status=503, detail=str(exc)) from exc
+
+
+def _what_failed(error: DatabaseError) -> str:
+    """Give in words what is wrong; by SQLite's name for it where it has one."""
+    name = _sqlite_name(error)
+    for beginning, words in _FAILURES.items():
+        if name.startswith(beginning):
+            return words
+    is_down = isinstance(error, OperationalError)
+    return "the sandbox database does not answer" if is_down else "the sandbox database failed"
+
+
+def _sqlite_name(error: SQLAlchemyError) -> str:
+    return str(getattr(getattr(error, "orig", None), "sqlite_errorname", ""))
+
+
+def _try_to_write(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("PRAGMA busy_timeout = 1000")
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("ROLLBACK")
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+
+
+def _try_to_read(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("SELECT 1")
 
 
 def _create_private(path: str | None) -> None:
@@ -182,7 +294,7 @@ def _create_private(path: str | None) -> None:
 def _connect_sqlite(engine: sa.Engine) -> sa.Connection:
     connection = engine.connect()
     try:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
         connection.exec_driver_sql("PRAGMA foreign_keys = ON")
         # A deleted row is overwritten: the wrapped key of a deleted conversation must be gone.
         connection.exec_driver_sql("PRAGMA secure_delete = ON")

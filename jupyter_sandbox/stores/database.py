@@ -68,6 +68,10 @@ class Database:
         """Connect, and create or migrate the tables; fast when they are current."""
         await self._connections.open()
 
+    async def check(self) -> None:
+        """Find out whether it could be written to now; ``Unavailable`` says why not."""
+        await self._connections.check()
+
     async def close(self) -> None:
         """Disconnect, after the work under way. Twice is once."""
         await self._connections.close()

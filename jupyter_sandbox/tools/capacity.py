@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from ..errors import LimitExceeded
+from ..errors import LimitExceeded, Unavailable
 from ..policy.capacity import decide_capacity
 from .context import ShareRecords
 
@@ -43,7 +43,11 @@ class Capacity:
         now = self._clock()
         asked_at, used = self._known.get(conversation_id, (-FRESH_SECONDS, 0))
         if now - asked_at >= FRESH_SECONDS or used > self._capacity_bytes:
-            used = (await self._database.usage(conversation_id)).total_bytes
+            try:
+                used = (await self._database.usage(conversation_id)).total_bytes
+            except Unavailable:  # what was known last: nothing is added while the database fails
+                if conversation_id not in self._known:
+                    raise
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[conversation_id] = (now, used)
