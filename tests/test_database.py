@@ -404,13 +404,11 @@ async def test_a_call_of_a_dead_server_is_taken_by_one_of_several(tmp_path):
             ("old", "dead", 1200.0),
             ("new", "first", None),
         ]
-        assert await rows[0].count() == {id: 2}
         taken = [await rows[0].take(found[0], "first"), await rows[1].take(found[0], "second")]
         assert taken == [True, False]
         assert [c.server for c in await rows[1].all()] == ["first", "first"]
         await database.finish_call("old", RESULT, "lost")
         assert not await rows[0].take(replace(found[0], server="first"), "second")
-        assert await rows[0].count() == {id: 1}
 
 
 async def test_a_call_id_is_given_once(tmp_path):

@@ -26,11 +26,6 @@ _TAKE = (
     )
     .values(server=bindparam("new_server"))
 )
-_COUNT = (
-    sa.select(calls.c.conversation_id, sa.func.count())
-    .where(_RUNNING)
-    .group_by(calls.c.conversation_id)
-)
 
 
 class RunningCalls:
@@ -53,8 +48,3 @@ class RunningCalls:
         return await self._connections.run(
             lambda connection: connection.execute(_TAKE, values).rowcount > 0
         )
-
-    async def count(self) -> dict[str, int]:
-        """Give how many run in each conversation, on any server; those without are left out."""
-        rows = await self._connections.run(lambda connection: list(connection.execute(_COUNT)))
-        return {row[0]: int(row[1]) for row in rows}

@@ -269,6 +269,12 @@ class McpHandler(SandboxHandler):
         return bool(pattern and re.fullmatch(pattern, origin))
 
     def _of(self, call: Call) -> dict[str, JsonValue]:
+        if call.state == "running":
+            return error_result(
+                "exec failed: the server is being restarted. The call goes on; look at what it "
+                "has done before you repeat it.",
+                "unavailable",
+            )
         return call_result(call.to_json(), lambda path: self._download_url(call, path))
 
     def _download_url(self, call: Call, path: str) -> str:
