@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sqlite3
 import time
+import urllib.request
+import uuid
 
 import pytest
 
+from jupyter_sandbox.client import Refused
+from tests import long_running
 from tests.server_process import ServerProcess
 
 MARK = "open('/tmp/mark', 'w').write"
