@@ -189,7 +189,8 @@ def forge_running(server, conversation_id: str, tool: str) -> str:
 
 
 def test_a_long_command_and_a_cell_outlive_client_server_and_browser(short_dir, engine_name):
-    server = ServerProcess(short_dir / "s", engine_name)
+    limit = "--SandboxLimits.command_seconds=1200"
+    server = ServerProcess(short_dir / "s", engine_name, limit)
     try:
         seen = long_running.run(server, 30, ask_as_page)
         long_running.check(seen, 30)
