@@ -69,14 +69,17 @@ def test_a_silent_command_and_a_cell_go_on_at_the_same_time(server, conversation
     code = f"{MARK}('begun')\nimport time\nprint('first')\ntime.sleep(6)\nprint('last')\nkept + 1"
     cell = conversation.start("python", {"code": code})
     await_text(conversation, cell, "begun")
+    behind = conversation.start("python", {"code": "kept + 2"})
+    conversation.call("bash", {"command": "sleep 1"})  # it stands in the kernel's queue by then
     getattr(server, end)()
     server.start()
-    bash, python = conversation.wait(command), conversation.wait(cell)
-    for result in (bash, python):
+    bash, python, second = (conversation.wait(call) for call in (command, cell, behind))
+    for result in (bash, python, second):
         assert result.state == "finished", result.text
         assert RESUMED in result.text
     assert "silent no more\n[exit code 0" in bash.text
     assert "first\nlast\n42\n" in python.text
+    assert "43\n[ok · " in second.text
     after = conversation.call("python", {"code": "kept"})
     assert after.text.startswith("41")
 
