@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from jupyter_sandbox.conversations import places as places_module
 from jupyter_sandbox.conversations.places import Places
@@ -24,6 +25,7 @@ from jupyter_sandbox.policy.evictions import (
 from jupyter_sandbox.policy.memory import Level, Memory, level_of
 from jupyter_sandbox.policy.places import Bound, decide_place, decide_wait, fair_order
 from jupyter_sandbox.sandbox.host_memory import read_memory
+from jupyter_sandbox.stores import schema
 from jupyter_sandbox.stores.database import Database
 from jupyter_sandbox.stores.place_records import PlaceRecords, Taking
 
@@ -313,6 +315,29 @@ async def test_a_call_that_runs_in_any_process_is_seen_unless_it_must_be_over(tm
         assert [each.has_call for each in await records.settled(-1.0)] == [False]
         await database.finish_call("c1", {})
         assert [each.has_call for each in await records.settled(600.0)] == [False]
+
+
+async def test_what_is_kept_awake_and_what_is_busy_by_itself_is_seen(tmp_path):
+    async with opened(tmp_path) as (database, records):
+        a = await made(database, "alice")
+        await database.set_state(a, "absent", "running")
+        (before,) = await records.settled(600.0)
+        assert not before.is_kept_awake
+        later = before.used_at + timedelta(seconds=50)
+
+        def set_columns(**values):
+            statement = sa.update(schema.conversations).values(
+                {name: schema.to_microseconds(at) for name, at in values.items()}
+            )
+            return database.connections.run(lambda connection: connection.execute(statement))
+
+        await set_columns(keep_awake_until=datetime.now(UTC) + timedelta(seconds=60))
+        await set_columns(busy_at=later)
+        (after,) = await records.settled(600.0)
+        assert after.is_kept_awake
+        assert after.used_at == later
+        await set_columns(keep_awake_until=datetime.now(UTC) - timedelta(seconds=1))
+        assert not (await records.settled(600.0))[0].is_kept_awake
 
 
 # Waited for

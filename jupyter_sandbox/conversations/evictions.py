@@ -102,5 +102,5 @@ class Evictions:
             owner=settled.owner,
             is_running=settled.is_running,
             used_at=settled.used_at,
-            in_use=settled.has_call or (live is not None and live.is_busy),
+            in_use=settled.has_call or settled.is_kept_awake or (live is not None and live.is_busy),
         )

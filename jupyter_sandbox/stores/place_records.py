@@ -50,9 +50,11 @@ _HAS_CALL = sa.exists().where(
     calls.c.state == "running",
     calls.c.started_at > bindparam("calls_since"),
 )
-_SETTLED = sa.select(c.conversation_id, c.owner, c.state, c.used_at, c.sandbox_id, _HAS_CALL).where(
-    c.state.in_(("running", "suspended"))
-)
+_SETTLED = sa.select(
+    *(c.conversation_id, c.owner, c.state, c.sandbox_id, c.used_at, c.busy_at),
+    (c.keep_awake_until > bindparam("now")).label("is_kept_awake"),
+    _HAS_CALL.label("has_call"),
+).where(c.state.in_(("running", "suspended")))
 
 
 class Taking(enum.Enum):
@@ -65,7 +67,17 @@ class Taking(enum.Enum):
 
 @dataclass(frozen=True)
 class SettledSandbox:
-    """A sandbox that runs or is suspended; ``has_call``: a call runs in it, in any process."""
+    """A sandbox that runs or is suspended.
+
+    Attributes
+    ----------
+    used_at : datetime
+        When it was used last, by somebody or by a job of its own that used the processor.
+    has_call : bool
+        A call runs in it, in any process.
+    is_kept_awake : bool
+        Somebody wants it to be awake still.
+    """
 
     conversation_id: str
     owner: str
@@ -73,6 +85,7 @@ class SettledSandbox:
     used_at: datetime
     sandbox_id: str
     has_call: bool
+    is_kept_awake: bool = False
 
 
 class PlaceRecords:
@@ -150,19 +163,24 @@ class PlaceRecords:
 
         A call that began earlier than ``longest_call_seconds`` ago is over, whatever is recorded.
         """
-        since = to_microseconds(self._clock() - timedelta(seconds=longest_call_seconds))
+        now = self._clock()
+        values = {
+            "now": to_microseconds(now),
+            "calls_since": to_microseconds(now - timedelta(seconds=longest_call_seconds)),
+        }
 
         def work(connection: sa.Connection) -> list[SettledSandbox]:
             return [
                 SettledSandbox(
-                    conversation_id=row[0],
-                    owner=row[1],
-                    is_running=row[2] == "running",
-                    used_at=from_microseconds(row[3]),
-                    sandbox_id=row[4],
-                    has_call=bool(row[5]),
+                    conversation_id=row.conversation_id,
+                    owner=row.owner,
+                    is_running=row.state == "running",
+                    used_at=from_microseconds(max(row.used_at, row.busy_at or 0)),
+                    sandbox_id=row.sandbox_id,
+                    has_call=bool(row.has_call),
+                    is_kept_awake=bool(row.is_kept_awake),
                 )
-                for row in connection.execute(_SETTLED, {"calls_since": since})
+                for row in connection.execute(_SETTLED, values)
             ]
 
         return await self._connections.run(work)
