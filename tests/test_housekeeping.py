@@ -16,6 +16,7 @@ from jupyter_sandbox.errors import Unavailable
 from jupyter_sandbox.stores.connections import Connections
 from jupyter_sandbox.stores.leases import LONGEST_SECONDS, Leases
 from jupyter_sandbox.stores.server_marks import ServerMarks
+from tests.faults.table import fault
 
 LOG = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ async def test_of_twenty_who_take_a_lease_at_once_one_has_it(short_dir):
     await store.close()
 
 
+@fault("clock-jumps")
 async def test_a_clock_that_was_set_back_blocks_no_lease_for_ever(short_dir):
     store = Store(short_dir / "db")
     leases = await store.leases()

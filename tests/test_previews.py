@@ -27,6 +27,7 @@ from jupyter_sandbox.routes.preview_headers import (
     shell_headers,
     source,
 )
+from tests.faults.table import fault
 
 LOG = logging.getLogger("test")
 
@@ -258,6 +259,7 @@ async def test_the_worker_renders(jp_asyncio_loop):
     assert await renderer.render("markdown", "a.md", "# x") is None
 
 
+@fault("preview-worker-killed")
 async def test_a_worker_that_never_ends_is_ended_and_the_loop_goes_on(monkeypatch):
     monkeypatch.setattr(rendering, "_SECONDS", 0.5)
     monkeypatch.setattr(rendering, "WORKER", ("-c", "while True: pass"))

@@ -30,6 +30,7 @@ COMMAND = (sys.executable, "-P", "-m", "jupyter_sandbox.proxies.forward")
 # Nothing else of the server's environment: it may hold keys.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "RES_OPTIONS", "LOCALDOMAIN", "HOSTALIASES")
 _ANSWER_SECONDS = 10.0
+_WATCH_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _PAUSES = (0.05, 0.2, 1.0, 5.0, 15.0)
 _STEADY_SECONDS = 60.0  # a process that lived so long begins with the shortest pause again
@@ -199,6 +200,7 @@ class EgressProxy:
         process = await asyncio.create_subprocess_exec(
             *self._command, stdin=PIPE, stdout=PIPE, cwd="/", env=environment, limit=MAX_LINE_BYTES
         )
+        watching: asyncio.Task[None] | None = None
         try:
             assert process.stdin is not None
             process.stdin.write(to_line({"do": "rules", "rules": self.rules.to_json()}))
@@ -208,14 +210,29 @@ class EgressProxy:
             self._is_up.set()
             with contextlib.suppress(OSError):
                 await process.stdin.drain()
+            watching = asyncio.ensure_future(self._watch(process))
             await self._listen(process)
         finally:
+            if watching is not None:
+                watching.cancel()
             self._is_up.clear()
             self._process = None
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(Unavailable("the egress proxy has ended"))
             await asyncio.shield(_end(process))
+
+    async def _watch(self, process: Process) -> None:
+        """End a process that lives and does not answer any more; ``_keep`` starts another."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                await self._order({"do": "ping"})
+            except Unavailable as exc:
+                self._log.error("egress proxy: %s: it is killed", exc)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                return
 
     async def _listen(self, process: Process) -> None:
         assert process.stdout is not None

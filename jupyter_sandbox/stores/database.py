@@ -24,6 +24,7 @@ from .connections import Connections
 from .schema import from_microseconds, to_microseconds
 
 _TRIES = 50
+LONGEST_CLAIM_SECONDS = 600.0
 _END_OF_TIME = 2**62
 _NO_CONVERSATION = "There is no such conversation."
 _TIMES = (  # columns of conversations
@@ -176,6 +177,7 @@ class Database:
         values = {
             "id": conversation_id,
             "now": to_microseconds(now),
+            "too_late": _until(now, LONGEST_CLAIM_SECONDS),
             "new_server": server,
             "new_until": _until(now, lease_seconds),
             "ended": ended,

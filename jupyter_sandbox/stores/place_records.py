@@ -19,7 +19,7 @@ from sqlalchemy import bindparam
 from ..models import ConversationRecord, PlacesTaken
 from . import statements as sql
 from .connections import Connections
-from .database import utc_now
+from .database import LONGEST_CLAIM_SECONDS, utc_now
 from .idle_records import WAKE, wake_values
 from .schema import calls, conversations, from_microseconds, to_microseconds
 
@@ -128,6 +128,7 @@ class PlaceRecords:
             "now": to_microseconds(now),
             "new_server": server,
             "new_until": to_microseconds(now + timedelta(seconds=lease_seconds)),
+            "too_late": to_microseconds(now + timedelta(seconds=LONGEST_CLAIM_SECONDS)),
             "ended": ended,
         }
         return await self._take(conversation_id, now, sql.CLAIM, values, allow)

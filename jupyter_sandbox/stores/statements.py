@@ -64,6 +64,8 @@ CLAIM = (
                 sa.or_(
                     c.claimed_until.is_(None),
                     c.claimed_until < bindparam("now"),
+                    # Nobody takes one for so long: the clock was set back since.
+                    c.claimed_until > bindparam("too_late"),
                     sa.and_(c.claimed_by != "", c.claimed_by == bindparam("ended")),
                 ),
             ),

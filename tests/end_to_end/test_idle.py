@@ -11,6 +11,7 @@ import pytest
 
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.stores.server_marks import ServerMarks
+from tests.faults.table import fault
 from tests.idle_clock import IdleClock
 
 QUARTER = 15 * 60
@@ -225,6 +226,7 @@ class TestWithOneEngine:
         status, told = await api.json("PATCH", "conversations", conversation, body=body)
         assert (status, told["code"]) == (422, "invalid_request")
 
+    @fault("clock-jumps")
     async def test_a_clock_set_forward_suspends_nothing_that_is_in_use_anywhere(self, api, app):
         conversation = await api.conversation()
         await api.bash(conversation, "true")
@@ -241,6 +243,7 @@ class TestWithOneEngine:
         await clock.settle()
         assert await state(api, conversation) == "suspended", "nobody uses it"
 
+    @fault("clock-jumps")
     async def test_a_clock_set_back_keeps_nothing_for_longer_than_usual(self, api, app):
         conversation = await api.conversation()
         await api.bash(conversation, "true")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.attacks import attack
 from tests.conftest import on_gvisor_too, text_of
+from tests.faults.table import fault
 from tests.local_guest import eventually
 
 REFUSED = "Network access to blocked.example:443 was refused: the host is not on the list"
@@ -159,6 +160,7 @@ async def test_a_killed_forwarder_is_replaced(api):
     assert REFUSED in await api.bash(conversation, ASK)
 
 
+@fault("egress-killed")
 async def test_a_killed_proxy_is_started_again_and_the_sandbox_finds_it(api, app):
     conversation = await api.conversation()
     assert REFUSED in await api.bash(conversation, ASK)
