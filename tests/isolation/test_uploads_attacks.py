@@ -92,7 +92,7 @@ async def test_a_sandbox_sees_no_upload_on_its_way_and_none_of_another_conversat
         two,
         # cd: under gVisor (of 2022) `ls DIRECTORY` says "Invalid argument".
         f"for d in {U} {U}/.. /dev/shm /run; do cd $d; ls -a; done; cat /proc/mounts | grep user-data; "
-        "find / -xdev -name 'secret-of*' 2>/dev/null; find / -name incoming 2>/dev/null",
+        "find / -path /usr -prune -o '(' -name 'secret-of*' -o -name incoming ')' -print 2>/dev/null",
     )
     assert "secret-of-one" not in seen
     assert "of-two" in seen
