@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jupyter_sandbox.client import SandboxClient
 
-_START_SECONDS = 60.0
+_START_SECONDS = 150.0
 
 
 class ServerProcess:
@@ -71,6 +71,7 @@ class ServerProcess:
                 urllib.request.urlopen(f"{self.url}/api", timeout=5).close()
                 return
             time.sleep(0.05)
+        self.kill()
         raise AssertionError(f"the server did not start: {self.log()[-2000:]}")
 
     def kill(self) -> None:
