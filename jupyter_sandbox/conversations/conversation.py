@@ -311,6 +311,8 @@ class Conversation:
             notice = ""
             try:
                 await self._await_lookers()
+                if self._sandbox is not None and not self._sandbox.gone:
+                    await self._sandbox.python.trim()
                 notice = await self._around.resting.suspend(record, because)
             finally:
                 if not notice:  # also if the engine failed: what it is now, the next use finds out

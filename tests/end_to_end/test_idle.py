@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -104,11 +105,27 @@ async def test_after_thirty_days_it_is_ended_and_the_next_result_says_what_is_lo
     assert any("30 days" in each for each in await notices(api, conversation))
 
 
+async def test_memory_that_code_has_freed_is_given_back_before_it_stands(api):
+    conversation = await api.conversation()
+    size = "int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0]) // 1024"
+    many = "[bytes(1000) for _ in range(100_000)]"
+    before = await api.text(
+        *(conversation, "python"), code=f"a = {many}; b = {many}; del a; del b[:-1]; print({size})"
+    )
+    status, _ = await api.json("POST", "conversations", conversation, "suspend")
+    assert status == 200
+    after = await api.text(conversation, "python", code=f"print(len(b), {size})")
+    kept, left_mib = re.findall(r"^(\d+) (\d+)$", after, re.MULTILINE)[0]
+    had_mib = re.findall(r"^(\d+)$", before, re.MULTILINE)[0]
+    assert kept == "1"
+    assert int(left_mib) < int(had_mib) - 50, (before, after)
+
+
 async def test_a_call_in_flight_keeps_it_awake_and_its_end_counts(api, app):
     conversation = await api.conversation()
     await api.bash(conversation, "true")
     clock = await IdleClock.of(app)
-    running = asyncio.ensure_future(api.bash(conversation, "read x < f", timeout_seconds=500))
+    running = asyncio.ensure_future(api.bash(conversation, "sleep 400"))
     live = clock.services.conversations.live(conversation)
     async with asyncio.timeout(20):
         while not live.users:

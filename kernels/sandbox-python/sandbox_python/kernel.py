@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from .streams import CellStream
 _MAX_LIMIT_BYTES = 64 * 1024 * 1024
 _MAX_SECONDS = 7 * 86400.0
 _ATTACH = "sandbox_attach_request"
+_TRIM = "sandbox_trim_request"
 
 
 class SandboxKernel(IPythonKernel):
@@ -37,6 +39,7 @@ class SandboxKernel(IPythonKernel):
         self._deadline = Deadline()
         super().__init__(**kwargs)
         self.control_handlers[_ATTACH] = self.attach_request
+        self.control_handlers[_TRIM] = self.trim_request
         self._execute_sleep = 0.0  # streams are sent in order here: nothing to wait for
 
     async def poll_stopped_queue(self) -> None:
@@ -49,11 +52,18 @@ class SandboxKernel(IPythonKernel):
         assert self.session is not None
         self.session.send(socket, "sandbox_attach_reply", content, parent, ident)
 
+    async def trim_request(self, socket: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Give free memory back to the system; the sandbox is about to stand still."""
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        content = {"status": "ok", "trimmed": bool(trim is not None and trim(0))}
+        assert self.session is not None
+        self.session.send(socket, "sandbox_trim_reply", content, parent, ident)
+
     def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
-        """Publish busy and idle, but not about reading: an editor would show them as the cell's."""
+        """Publish busy and idle, but not about ours: an editor would show them as the cell's."""
         if channel == "control" and parent is None:
             header = (self.get_parent("control") or {}).get("header") or {}
-            if header.get("msg_type") == _ATTACH:
+            if header.get("msg_type") in (_ATTACH, _TRIM):
                 return
         super()._publish_status(status, channel, parent)
 
