@@ -20,7 +20,7 @@ PACKAGE = "jupyter_sandbox"
 GUEST = "sandbox_guest"
 KERNEL = "sandbox_python"
 
-_GROUND = {"models", "errors", "metrics"}
+_GROUND = {"models", "errors", "metrics", "shortages"}
 _ASKED = {"policy", "stores", "proxies", "previews"}
 _INTERFACE = "engines.base"  # what an engine is; which engines there are, only app knows
 
@@ -28,6 +28,7 @@ _INTERFACE = "engines.base"  # what an engine is; which engines there are, only 
 MAY_IMPORT: dict[str, set[str]] = {
     "models": set(),
     "errors": set(),
+    "shortages": {"errors"},  # asked at the edges
     "metrics": set(),  # told by everybody
     # asked but never asking
     "policy": _GROUND,

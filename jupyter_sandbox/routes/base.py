@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..models import Caller, ConversationRecord, JsonValue
 from ..policy.access import decide_chat_access, decide_feature
+from ..shortages import shortage_of
 
 if TYPE_CHECKING:
     from ..services import Services
@@ -58,7 +59,10 @@ def endpoint(
             self.answer_sandbox_error(exc)
         except web.HTTPError:
             raise
-        except Exception:
+        except Exception as exc:
+            if (shortage := shortage_of(exc)) is not None:
+                self.answer_sandbox_error(shortage)
+                return
             error_id = uuid.uuid4().hex[:12]
             self.log.exception("internal error %s", error_id)
             self.answer_error(

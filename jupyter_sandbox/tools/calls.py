@@ -38,7 +38,7 @@ from .capacity import Capacity
 from .context import ToolContext
 from .registry import Prepared, prepare
 from .resuming import LOST, RESUMABLE, Resuming
-from .run import error_result, run_prepared, with_notice
+from .run import error_result, run_prepared, unforeseen_result, with_notice
 
 _CANCEL_SECONDS = 5.0
 _SHORT_SECONDS = 0.05  # a call that is over by then is recorded once
@@ -316,12 +316,8 @@ class Calls:
             result = error_result(ToolError(_CANCELLED, code="cancelled"))
         except SandboxError as exc:
             result = error_result(exc)
-        except Exception:
-            error_id = uuid.uuid4().hex[:12]
-            self._log.exception("call %s: internal error %s", call.call_id, error_id)
-            result = error_result(
-                ToolError(f"exec failed: internal error {error_id}.", code="internal_error")
-            )
+        except Exception as exc:
+            result = unforeseen_result(exc, call.call_id, self._log)
         await self.end(call, record, live, result, loop.time() - started)
 
     async def end(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -28,7 +27,7 @@ from .bash import bash_result
 from .call import Call
 from .call_messages import result_message
 from .python import python_result
-from .run import error_result, with_notice
+from .run import error_result, unforeseen_result, with_notice
 
 RESUMABLE = ("bash", "python")
 """The tools whose work goes on in the sandbox without a server."""
@@ -163,12 +162,8 @@ class Resuming:
             return
         except SandboxError as exc:
             result = error_result(exc)
-        except Exception:
-            error_id = uuid.uuid4().hex[:12]
-            self._log.exception("call %s: internal error %s", call.call_id, error_id)
-            result = error_result(
-                ToolError(f"exec failed: internal error {error_id}.", code="internal_error")
-            )
+        except Exception as exc:
+            result = unforeseen_result(exc, call.call_id, self._log)
         if result is None:
             await self._lose(call, stored, lost)
         else:

@@ -6,11 +6,14 @@ ours. What is no ``SandboxError`` is a bug and passes.
 
 from __future__ import annotations
 
+import logging
+import uuid
 from dataclasses import replace
 
 from ..errors import LimitExceeded, SandboxError, ToolError, Unavailable
 from ..models import Content, TextContent, ToolResult
 from ..sandbox.link import GuestError
+from ..shortages import shortage_of
 from .ansi import plain
 from .context import ToolContext
 from .limit_texts import limit_notes
@@ -52,6 +55,17 @@ def error_result(error: SandboxError) -> ToolResult:
     elif isinstance(error, ToolError) and error.hits:
         message = "\n".join([message, *limit_notes(error.hits)])
     return ToolResult((TextContent(message),), is_error=True, code=error.code)
+
+
+def unforeseen_result(error: Exception, call_id: str, log: logging.Logger) -> ToolResult:
+    """Give the result for what the server lacks, or for a mistake of ours, which is logged."""
+    if (shortage := shortage_of(error)) is not None:
+        log.error("call %s: %s (%s)", call_id, shortage, shortage.detail)
+        return error_result(shortage)
+    error_id = uuid.uuid4().hex[:12]
+    log.error("call %s: internal error %s", call_id, error_id, exc_info=error)
+    message = f"exec failed: internal error {error_id}."
+    return error_result(ToolError(message, code="internal_error"))
 
 
 def with_notice(result: ToolResult, notice: str) -> ToolResult:
