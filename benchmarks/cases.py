@@ -35,6 +35,7 @@ from .floors import (
 from .refusals import flood
 from .sandbox_memory import memory_of, sandbox_of
 from .server import BenchServer
+from .warm_pool import first_result, first_results_at_once, pooled
 
 _ECHO = "echo hello"
 _MIB_COMMAND = "head -c 1048576 /dev/zero | tr '\\0' x"
@@ -113,6 +114,8 @@ class Plan:
     transfers: int
     wakes: int
     crowd: int
+    firsts: int
+    at_once: int
 
 
 FULL = Plan(
@@ -127,6 +130,8 @@ FULL = Plan(
     transfers=20,
     wakes=40,
     crowd=8,
+    firsts=12,
+    at_once=20,
 )
 SHORT = Plan(
     warm=60,
@@ -140,6 +145,8 @@ SHORT = Plan(
     transfers=3,
     wakes=5,
     crowd=2,
+    firsts=3,
+    at_once=3,
 )
 
 AnyRow = Row | MemoryRow | DensityRow
@@ -378,6 +385,23 @@ def density(server: BenchServer, plan: Plan) -> list[AnyRow]:
     return rows
 
 
+def from_the_pool(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure first calls with a warm pool, and first results with and without one."""
+    rows: list[Row | MemoryRow] = []
+    with pooled(server.engine, 2) as pool, _client(server) as client:
+        for tool in ("bash", "python"):
+            samples = alternate(pool.first_call(tool), pool.warm_call(tool), plan.firsts)
+            rows.append(Row(server.engine, f"first {tool}, pool", *samples, "the same, warm", 3.0))
+        samples = alternate(pool.first_result(), first_result(client), plan.colds)
+        rows.append(Row(server.engine, "create to first result", *samples, "without a pool"))
+    with pooled(server.engine, plan.at_once) as pool:
+        pool.wait_full()
+        ours = first_results_at_once(pool.server, plan.at_once)
+    floor = first_results_at_once(server, plan.at_once)
+    case = f"the same, {plan.at_once} at once"
+    return [*rows, Row(server.engine, case, ours, floor, "without a pool")]
+
+
 CASES: tuple[Case, ...] = (
     warm_bash,
     file_tools,
@@ -390,6 +414,7 @@ CASES: tuple[Case, ...] = (
     cold_python,
     wake,
     density,
+    from_the_pool,
 )
 
 

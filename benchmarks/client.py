@@ -113,6 +113,14 @@ class SandboxClient:
         """Read a file and drop it; give its size."""
         return self._client.download(f"/sandbox/api/{path}")
 
+    def metric(self, name: str) -> float:
+        """Give the value of a metric without labels; ``name`` ends with a space."""
+        _, text = self._client.request("GET", "/metrics")
+        for line in text.decode().splitlines():
+            if line.startswith(name):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
     def create(self) -> str:
         """Give the id of a new conversation."""
         conversation: str = self.json("POST", "conversations", {"title": "benchmark"})["id"]

@@ -362,6 +362,7 @@ class SandboxApp(ExtensionApp):
         places.make_room = evictions.make_room
         memory_guard = MemoryGuard(evictions, sandboxes, self._lifecycle, self.log)
         places.memory_level = lambda: memory_guard.level
+        warm_pool.memory_level = places.memory_level
         housekeeping.add("memory", MEMORY_LOOK_SECONDS, memory_guard.look, alone=False)
         every = self._lifecycle.reap_seconds
         adopting = Adopting(conversations, sandboxes, database, self.log)

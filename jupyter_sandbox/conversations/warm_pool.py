@@ -15,10 +15,12 @@ import logging
 import os
 import secrets
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import metrics
 from ..errors import SandboxError, Unavailable
+from ..policy.memory import Level
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
 from ..stores.pool_records import Given, PoolRecord, PoolRecords
@@ -58,6 +60,11 @@ class WarmPool:
         So many are kept ready; 0 for none.
     marks : ServerMarks
         Which server processes live; this one holds the sandboxes.
+
+    Attributes
+    ----------
+    memory_level : callable
+        Gives how short the host's memory is: while it is, none is kept and none is made.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class WarmPool:
         self._wanted = asyncio.Event()
         self._taken_at = -_CALM_SECONDS
         self._closed = False
+        self.memory_level: Callable[[], Level] = lambda: Level.ENOUGH
         self._filling = asyncio.ensure_future(self._keep_full())
 
     def __repr__(self) -> str:
@@ -151,7 +159,8 @@ class WarmPool:
             )
             for row in rows.values():
                 await self._inherit(row, running)
-            while len(self._spares) > self._size:
+            most = self._size if self.memory_level() is Level.ENOUGH else 0
+            while len(self._spares) > most:
                 self._drop(self._spares[-1])
         self._wanted.set()
 
@@ -270,8 +279,9 @@ class WarmPool:
         until = clock() + _LONGEST_WAIT_SECONDS
 
         while True:  # looked at, not told: it costs nothing while the pool is full
-            somebody_waits = self._sandboxes.wanted or self._sandboxes.paused_because
-            if not somebody_waits and clock() >= min(until, self._taken_at + _CALM_SECONDS):
+            must_wait = self._sandboxes.wanted or self._sandboxes.paused_because
+            must_wait = must_wait or self.memory_level() is not Level.ENOUGH
+            if not must_wait and clock() >= min(until, self._taken_at + _CALM_SECONDS):
                 return
             await asyncio.sleep(_POLL_SECONDS)
 

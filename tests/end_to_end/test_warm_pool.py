@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from jupyter_sandbox.app import SandboxApp
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.errors import SandboxError, Unavailable
+from jupyter_sandbox.policy.memory import Level
 from tests.conftest import text_of
 
 SECONDS = 60
@@ -22,9 +23,14 @@ def size() -> int:
     return 1
 
 
+def lifecycle(size: int) -> dict[str, int]:
+    """Give settings of a pool that does not mind how much memory this host has left."""
+    return {"warm_pool_size": size, "memory_low_bytes": 1, "memory_stalled_percent": 0}
+
+
 @pytest.fixture
 def sandbox_config(size):
-    return {"SandboxLifecycle": {"warm_pool_size": size}}
+    return {"SandboxLifecycle": lifecycle(size)}
 
 
 async def services_of(app):
@@ -123,7 +129,7 @@ class TestTheWayOut:
     @pytest.fixture
     def sandbox_config(self, size):
         return {
-            "SandboxLifecycle": {"warm_pool_size": size},
+            "SandboxLifecycle": lifecycle(size),
             "SandboxEgress": {"allow_hosts": ["allowed.example"]},
         }
 
@@ -236,6 +242,22 @@ async def test_a_smaller_pool_ends_what_is_too_much(api, jp_serverapp):
             await asyncio.sleep(0.02)
 
 
+async def test_while_memory_is_short_none_is_kept_and_none_is_made(api, jp_serverapp):
+    services = await services_of(jp_serverapp)
+    pool = await a_full_pool(services)
+    [spare] = pool.ready
+    level = pool.memory_level
+    pool.memory_level = lambda: Level.SHORT
+    await pool.look()
+    assert pool.ready == []
+    await no_engine_sandbox(services, spare)
+    async with asyncio.timeout(SECONDS):
+        while await pool._records.all():
+            await asyncio.sleep(0.02)
+    pool.memory_level = level
+    await a_full_pool(services, without=spare)
+
+
 async def test_the_next_server_adopts_what_fits_and_ends_what_does_not(api, jp_serverapp):
     app = jp_serverapp.web_app.settings["jupyter_sandbox"]
     [spare] = (await a_full_pool(await app.ready())).ready
@@ -258,7 +280,7 @@ async def test_a_server_without_a_pool_ends_what_an_earlier_one_left(api, jp_ser
     app = jp_serverapp.web_app.settings["jupyter_sandbox"]
     [spare] = (await a_full_pool(await app.ready())).ready
     await app.stop_extension()
-    app._lifecycle = type(app._lifecycle)(warm_pool_size=0)
+    app._lifecycle = type(app._lifecycle)(**lifecycle(0))
     services = await app.ready()
     await no_engine_sandbox(services, spare)
     assert services.warm_pool.ready == []
