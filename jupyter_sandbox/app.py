@@ -25,7 +25,6 @@ from traitlets import Set as TraitSet
 from .conversations.access_file import AccessFile
 from .conversations.adopting import Adopting
 from .conversations.contents.contents import Contents
-from .conversations.conversation import Surroundings
 from .conversations.conversations import Conversations
 from .conversations.evictions import Evictions
 from .conversations.housekeeping import Housekeeping
@@ -43,6 +42,7 @@ from .conversations.reaping import Reaping
 from .conversations.resting import Resting
 from .conversations.shared_files import SharedFiles
 from .conversations.state_counts import StateCounts
+from .conversations.surroundings import Surroundings
 from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .conversations.warm_pool import ROUND_SECONDS, WarmPool

@@ -30,7 +30,7 @@ class IdleClock:
         self.wall_seconds += seconds
         self.steady_seconds += seconds
         for live in self.services.conversations.all():
-            live._touched_at = -1e9
+            live._uses.forget()
 
     def jump(self, seconds: float) -> None:
         """Set the clock."""

@@ -9,36 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import secrets
 import weakref
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from .. import metrics
 from ..errors import InvalidRequest, NotFound, SandboxError, Unavailable
 from ..models import ConversationRecord, IdleTimes
-from ..policy.clipping import clip_text
 from ..sandbox.sandbox import Sandbox
-from ..sandbox.sandboxes import Sandboxes, SilentGuest
+from ..sandbox.sandboxes import SilentGuest
 from ..sandbox.silence import PATIENCE_SECONDS
-from ..stores.audit_log import AuditLog
-from ..stores.database import Database
-from ..stores.server_marks import ServerMarks
-from .journal import Journal
-from .notices import first_sandbox, lost_files, replaced_sandbox, resumed_sandbox
-from .places import Places
-from .placing import Placing
-from .resting import BY_HAND, Resting
-from .righting import Righted, ended_claim, give_up_start, keep_still
+from .notices import replaced_sandbox, resumed_sandbox
+from .provisioning import Provisioning
+from .resting import BY_HAND
+from .righting import Righted, give_up_start, keep_still
 from .states import PROVISIONABLE, State
-from .warm_pool import WarmPool
+from .surroundings import Surroundings
+from .use_notes import UseNotes
 
 _POLL_SECONDS = 0.05
-_CLAIM_SECONDS = 30.0
-_TOUCH_SECONDS = 5.0
 _LOOKERS_SECONDS = 2.0
 
 
@@ -58,22 +47,6 @@ class Followers(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What all conversations of a server share."""
-
-    database: Database
-    sandboxes: Sandboxes
-    placing: Placing
-    places: Places
-    journal: Journal
-    marks: ServerMarks
-    log: logging.Logger
-    audit: AuditLog
-    pool: WarmPool
-    resting: Resting
-
-
 class Conversation:
     """A conversation that somebody used since the server started."""
 
@@ -87,10 +60,8 @@ class Conversation:
         self._around = around
         self._lock = asyncio.Lock()  # guards _sandbox; held while one is provisioned
         self._sandbox: Sandbox | None = None
-        self._touched_at = -_TOUCH_SECONDS
-        self._times: IdleTimes | None = None  # of the user's groups
-        self._times_noted = False
-        self._times_stored = True
+        self._provisioning = Provisioning(conversation_id, around)
+        self._uses = UseNotes(conversation_id, around.resting.records, around.log)
         self._lookers = 0
         self._no_lookers = asyncio.Event()
         self._silent_since: float | None = None  # of a guest that runs and does not answer
@@ -153,8 +124,8 @@ class Conversation:
             if sandbox is not None and sandbox.silence is not None and sandbox.silence.resumed:
                 sandbox.silence.resumed = False
                 await asyncio.shield(self._note_resumed())
-            if not self.users:
-                await self._note_end()
+            if not self.users and not self._deleted:
+                await self._uses.note_end()
 
     @contextlib.asynccontextmanager
     async def use_running(self) -> AsyncIterator[Sandbox | None]:
@@ -177,18 +148,16 @@ class Conversation:
 
     def note_times(self, times: IdleTimes | None) -> None:
         """Remember what applies to its user's groups; stored at the next use."""
-        if not self._times_noted or times != self._times:
-            self._times, self._times_noted, self._times_stored = times, True, False
+        self._uses.set_times(times)
 
     async def note_in_flight(self) -> None:
         """Note in the database what runs here; what another server has suspended goes on."""
         sandbox = self._sandbox
         if sandbox is None or sandbox.gone or not self._runs_something:
             return
-        self._touched_at = asyncio.get_running_loop().time()
-        record = await self._around.resting.records.note_use(self.conversation_id)
+        record = await self._uses.note_in_flight()
         if record is not None and record.state == State.SUSPENDED:
-            self._touched_at = -_TOUCH_SECONDS
+            self._uses.forget()
             async with self.use():
                 pass
 
@@ -319,7 +288,7 @@ class Conversation:
                     await asyncio.shield(self._let_go())
             if not notice:
                 raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
-        self._tell(notice)
+        self._around.tell(self.conversation_id, notice)
         self._around.audit.note("sandbox_suspended", actor, self.conversation_id)
 
     async def wake(self) -> None:
@@ -370,7 +339,7 @@ class Conversation:
                 notice = replaced_sandbox(why)
                 await around.database.add_notice(self.conversation_id, notice)
                 self.has_notice = True
-                self._tell(notice)
+                self._around.tell(self.conversation_id, notice)
             around.audit.note("sandbox_terminated", actor, self.conversation_id)
             if record.sandbox_id:  # kept in the record: what fails here is done at the next use
                 await around.sandboxes.remove(record.sandbox_id)
@@ -413,13 +382,12 @@ class Conversation:
                 if sandbox is None:
                     continue  # the state says now what became of it
             elif record.state in PROVISIONABLE or record.state == State.STARTING:
-                if not await self._around.places.claim(
-                    *(record, self._around.marks.process_id, _CLAIM_SECONDS),
-                    ended=ended_claim(record, self._around.marks),
-                ):
+                if not await self._provisioning.claim(record):
                     await asyncio.sleep(_POLL_SECONDS)  # somebody else does it: wait for theirs
                     continue
-                sandbox = await self._provision(await self._record())
+                sandbox = await self._provisioning.provision(await self._record())
+                self.has_notice = True
+                self._uses.noted()  # with the record
             else:
                 raise Unavailable("the conversation is in an unknown state", detail=record.state)
             self._sandbox = sandbox
@@ -495,11 +463,11 @@ class Conversation:
                     await self._no_lookers.wait()
 
     async def _note_woken(self, record: ConversationRecord) -> None:
-        self._touched_at = asyncio.get_running_loop().time()
+        self._uses.noted()
         notice = self._around.resting.told(record)
         await self._around.database.add_notice(self.conversation_id, notice)
         self.has_notice = True
-        self._tell(notice)
+        self._around.tell(self.conversation_id, notice)
         self._around.audit.note("sandbox_woken", "", self.conversation_id)
 
     async def _attach(self, record: ConversationRecord, is_patient: bool = False) -> Sandbox | None:
@@ -553,71 +521,9 @@ class Conversation:
         if await around.database.lose_sandbox(self.conversation_id, record.sandbox_id):
             await around.database.add_notice(self.conversation_id, replaced_sandbox(why))
             self.has_notice = True
-            self._tell(replaced_sandbox(why))
+            self._around.tell(self.conversation_id, replaced_sandbox(why))
             around.audit.note("sandbox_lost", "", self.conversation_id)
             await around.sandboxes.remove(record.sandbox_id)
-
-    async def _provision(self, record: ConversationRecord) -> Sandbox:
-        around = self._around
-        sandbox_id = secrets.token_hex(12)
-        spare: Sandbox | None = None
-        holder = asyncio.ensure_future(self._hold_claim())
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        try:
-            if record.sandbox_id:
-                await around.sandboxes.remove(record.sandbox_id)
-            taken = await around.pool.take(self.conversation_id)
-            if taken is not None:
-                sandbox = spare = taken.sandbox
-                sandbox_id = spare.sandbox_id
-                lost = await around.placing.fill(self.conversation_id, spare, taken.has_files)
-            elif await around.database.set_intent(
-                self.conversation_id, around.marks.process_id, sandbox_id
-            ):
-                sandbox, lost = await around.placing.create(self.conversation_id, sandbox_id)
-            else:
-                raise Unavailable("another server took over the provisioning; try again")
-        except BaseException as exc:
-            metrics.PROVISION_SECONDS.labels("failed").observe(loop.time() - started)
-            if spare is not None:  # it was somebody's: it is not given to anybody else
-                await asyncio.shield(self._discard(spare))
-            await asyncio.shield(self._note_failure(exc))
-            raise
-        finally:
-            holder.cancel()
-        seconds = loop.time() - started
-        metrics.PROVISION_SECONDS.labels("made" if spare is None else "given").observe(seconds)
-        notices = [first_sandbox()] if record.generation == 0 else []
-        if lost:
-            notices.append(lost_files(lost))
-        try:
-            kept = await around.database.set_running(
-                self.conversation_id,
-                server=around.marks.process_id,
-                sandbox_id=sandbox_id,
-                engine=around.sandboxes.engine.name,
-                generation=record.generation + 1,
-                notice="\n".join(notices),
-            )
-            if not kept:
-                raise Unavailable("the conversation was deleted, or taken over, meanwhile")
-            self.has_notice = True
-            self._touched_at = loop.time()  # the use is in the record
-            around.audit.note(
-                "sandbox_started", "", self.conversation_id, seconds=round(seconds, 3)
-            )
-        except BaseException:
-            await asyncio.shield(self._discard(sandbox))
-            raise
-        for notice in notices:
-            self._tell(notice)
-        return sandbox
-
-    async def _discard(self, sandbox: Sandbox) -> None:
-        await sandbox.detach()
-        with contextlib.suppress(Unavailable):  # its id is in the record: the next use tries again
-            await self._around.sandboxes.remove(sandbox.sandbox_id)
 
     async def _note_resumed(self) -> None:
         """Remember that somebody else had paused the sandbox, for the next result."""
@@ -626,29 +532,7 @@ class Conversation:
             await around.database.set_state(self.conversation_id, State.SUSPENDED, State.RUNNING)
             await around.database.add_notice(self.conversation_id, resumed_sandbox())
             self.has_notice = True
-            self._tell(resumed_sandbox())
-
-    def _tell(self, notice: str) -> None:
-        self._around.journal.add(self.conversation_id, "notice", {"text": clip_text(notice, 8000)})
-
-    async def _hold_claim(self) -> None:
-        while True:
-            await asyncio.sleep(_CLAIM_SECONDS / 3)
-            with contextlib.suppress(Unavailable):
-                await self._around.database.extend_claim(
-                    self.conversation_id, self._around.marks.process_id, _CLAIM_SECONDS
-                )
-
-    async def _note_failure(self, exc: BaseException) -> None:
-        detail = exc.detail if isinstance(exc, SandboxError) else repr(exc)
-        self._around.audit.note("sandbox_failed", "", self.conversation_id)
-        self._around.log.warning(
-            "conversation %s: no sandbox: %s %s", self.conversation_id, exc, detail
-        )
-        with contextlib.suppress(SandboxError):
-            await self._around.database.give_up_claim(
-                self.conversation_id, self._around.marks.process_id
-            )
+            self._around.tell(self.conversation_id, resumed_sandbox())
 
     async def _record(self) -> ConversationRecord:
         record = await self._around.database.conversation(self.conversation_id)
@@ -685,30 +569,9 @@ class Conversation:
 
     async def _touch(self, sandbox: Sandbox) -> bool:
         """Note the use; False when another server has suspended or ended the sandbox meanwhile."""
-        now = asyncio.get_running_loop().time()
-        if self._times_stored and now - self._touched_at <= _TOUCH_SECONDS:
-            return True
-        set_times = not self._times_stored
-        self._touched_at, self._times_stored = now, True
-        try:
-            record = await self._around.resting.records.note_use(
-                self.conversation_id, self._times, set_times=set_times
-            )
-        except Unavailable as exc:  # what runs in a sandbox that is there needs no database
-            self._around.log.warning(
-                "conversation %s: use not noted: %s", self.conversation_id, exc.message
-            )
-            self._touched_at = asyncio.get_running_loop().time()
-            self._times_stored = not set_times
-            return True
-        if record is None or self._deleted:
+        record = await self._uses.note_begin()
+        if self._deleted:
             raise NotFound("There is no such conversation.")
-        return record.state == State.RUNNING and record.sandbox_id == sandbox.sandbox_id
-
-    async def _note_end(self) -> None:
-        """Note the end of a use, if its beginning is some time ago."""
-        now = asyncio.get_running_loop().time()
-        if now - self._touched_at > _TOUCH_SECONDS and not self._deleted:
-            self._touched_at = now
-            with contextlib.suppress(SandboxError):
-                await asyncio.shield(self._around.resting.records.note_use(self.conversation_id))
+        return record is None or (
+            record.state == State.RUNNING and record.sandbox_id == sandbox.sandbox_id
+        )

@@ -18,9 +18,10 @@ from ..errors import InvalidRequest, NotFound, SandboxError
 from ..models import Caller, ConversationRecord, Enforced, Lifecycle
 from ..policy.idle import cap_keep_awake, choose_times
 from ..stores.file_store import FileStore
-from .conversation import Conversation, Surroundings
+from .conversation import Conversation
 from .rates import Rates
 from .states import State
+from .surroundings import Surroundings
 
 _TITLE_LENGTH = 200
 _KEY_LENGTH = 200

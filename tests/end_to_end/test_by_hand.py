@@ -110,7 +110,7 @@ class TestWithOneEngine:
         # As the other server does it: the state, then the engine; this one is not told.
         await services.database.set_state(conversation, "running", "suspended")
         await services.engine.pause(record.sandbox_id)
-        services.conversations.live(conversation)._touched_at = 0.0  # 5 s later
+        services.conversations.live(conversation)._uses.forget()  # 5 s later
         assert "x\n" in await asyncio.wait_for(api.bash(conversation, "cat f"), 30)
 
     async def test_many_calls_at_once_wake_it_once(self, api):
