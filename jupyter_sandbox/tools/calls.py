@@ -334,7 +334,8 @@ class Calls:
             "duration_seconds": round(seconds, 4),
         }  # without the notice: that has a message of its own
         try:
-            if call.has_sandbox and (record.notice or live.has_notice):
+            # A call whose sandbox has ended learns nothing of the next one's.
+            if call.has_sandbox and live.is_attached and (record.notice or live.has_notice):
                 live.has_notice = False
                 notice = await self._database.take_notice(record.conversation_id)
                 result = with_notice(result, notice)
