@@ -107,6 +107,8 @@ class Site:
                 "runtime_dir": self.run,
                 "start_timeout_seconds": 30,
             },
+            # What others on this machine need of its memory suspends and ends nothing here.
+            "SandboxLifecycle": {"memory_low_bytes": 1, "memory_stalled_percent": 0},
             # A name that resolves nowhere: there is an egress process, and it reaches nothing.
             "SandboxEgress": {"presets": [], "allow_hosts": "nowhere.invalid"},
         }
