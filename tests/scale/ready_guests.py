@@ -7,6 +7,8 @@ counting what a server keeps over thousands of sandboxes; nothing is isolated, o
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -28,18 +30,39 @@ from jupyter_sandbox.errors import Unavailable
 from jupyter_sandbox.models import Enforced
 
 
+def end_all(root: Path) -> None:
+    """Kill all processes whose home lies under ``root``."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                home = b"HOME=" + os.fsencode(root)
+                words = (entry / "environ").read_bytes().split(b"\0")
+                if any(each == home or each.startswith(home + b"/") for each in words):
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
 class _Guest:
     def __init__(self, directory: Path, spec: SandboxSpec) -> None:
         directory.mkdir(parents=True)
         self.dial = directory / "dial"
         bundle = next(mount.source for mount in spec.mounts if mount.target == GUEST_TARGET)
+        # A guest outlives its sandboxes, and so would their Python kernels: they end as they start.
+        kernel = directory / "modules" / "sandbox_python"
+        kernel.mkdir(parents=True)
+        (kernel / "__init__.py").touch()
+        (kernel / "__main__.py").write_text("raise SystemExit(1)\n")
+        (directory / "modules" / "sandbox_guest").symlink_to(bundle / "sandbox_guest")
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-S", "-s", "-m", "sandbox_guest", "--no-init"),
                 *("--dial-dir", str(self.dial)),
             ],
             cwd=directory,
-            env={"PYTHONPATH": str(bundle), "PATH": os.environ["PATH"], "HOME": str(directory)},
+            env={
+                "PYTHONPATH": str(directory / "modules"),
+                "PATH": os.environ["PATH"],
+                "HOME": str(directory),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -100,8 +123,8 @@ class ReadyGuests(Engine):
         return ()
 
     async def close(self) -> None:
+        await asyncio.to_thread(end_all, self._root)
         for guest in self._all:
-            guest.process.kill()
             guest.process.wait()
         self._all.clear()
 

@@ -15,6 +15,7 @@ from benchmarks.cases import suspend
 from benchmarks.client import CaseFailed, SandboxClient
 from benchmarks.server import BenchServer, running_server
 from tests.conftest import ENGINES
+from tests.scale.ready_guests import end_all
 
 CYCLES = int(os.environ.get("JUPYTER_SANDBOX_CYCLES", "2000"))
 REAL = 24
@@ -89,10 +90,14 @@ def test_a_server_keeps_nothing_of_2000_conversations():
     engine = "--ServerApp.jpserver_extensions=tests.scale.ready_guests=True"
     tools = (("bash", {"command": "echo hello"}), ("view", {"path": "/etc/hostname"}))
     with running_server("bubblewrap", settings=(*SETTINGS, engine)) as server:
-        run(server, WARM, tools)
-        before = probe(server)
-        run(server, CYCLES, tools)
-        after = probe(server)
+        try:
+            run(server, WARM, tools)
+            before = probe(server)
+            run(server, CYCLES, tools)
+            after = probe(server)
+        finally:
+            server.stop()
+            end_all(server.directory / "guests")  # of a server that did not end by itself
     growth = after["resident_bytes"] - before["resident_bytes"]
     said = f"{CYCLES} cycles: {growth / MIB:+.1f} MiB, {kept(before, after)}, {before}, {after}"
     print(said)
