@@ -36,6 +36,12 @@ class IdleClock:
         """Set the clock."""
         self.wall_seconds += seconds
 
+    def stop(self) -> None:
+        """Let time stand but for what the test lets pass: this machine may be slow."""
+        wall, steady = datetime.now(UTC), time.monotonic()
+        self.services.database._clock = lambda: wall + timedelta(seconds=self.wall_seconds)
+        self.services.idling.steady = lambda: steady + self.steady_seconds
+
     async def look(self) -> None:
         """Let the server look at all sandboxes once."""
         await self.services.idling.look()
