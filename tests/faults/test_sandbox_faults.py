@@ -45,7 +45,12 @@ class Outsider:
         if self.engine.name == "docker":
             await docker("pause", f"jsbx-{sandbox_id}")
         else:
-            await self.engine.pause(sandbox_id)
+            record = self.engine._records.read(sandbox_id)
+            if not record.groups.can_freeze:
+                await self.engine.pause(sandbox_id)
+                return
+            # It may never stand as a whole: on a loaded machine it is resumed on its way there.
+            await asyncio.to_thread(record.groups.freeze, 5.0)
 
     async def kill(self, conversation: str) -> None:
         if self.engine.name == "docker":
