@@ -170,7 +170,8 @@ class Tree:
         First to the shell's group at one go: many that compute leave us little time to look for
         each (under gVisor, seconds).
         """
-        shell = read_process(self.root) if self.root > 0 else None
+        # Without a keeper the root itself holds its orphans: it must not end before they are known.
+        shell = read_process(self.root) if self._keeper > 0 and self.root > 0 else None
         group = self.root if shell is not None and shell.group == self.root else 0
         if group:
             _send(-group, number)
