@@ -20,6 +20,7 @@ from pathlib import Path
 from jupyter_sandbox.policy.egress_rules import EgressCaps
 from jupyter_sandbox.proxies.forward.budgets import REFUSAL_COST
 
+from .adoption import adoption_times
 from .arms import Arm, Sample, alternate, timed
 from .client import CaseFailed, SandboxClient
 from .egress import egress_arms
@@ -116,6 +117,8 @@ class Plan:
     crowd: int
     firsts: int
     at_once: int
+    adopted: int
+    adoptions: int
 
 
 FULL = Plan(
@@ -132,6 +135,8 @@ FULL = Plan(
     crowd=8,
     firsts=12,
     at_once=20,
+    adopted=50,
+    adoptions=3,
 )
 SHORT = Plan(
     warm=60,
@@ -147,6 +152,8 @@ SHORT = Plan(
     crowd=2,
     firsts=3,
     at_once=3,
+    adopted=5,
+    adoptions=1,
 )
 
 AnyRow = Row | MemoryRow | DensityRow
@@ -402,6 +409,13 @@ def from_the_pool(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     return [*rows, Row(server.engine, case, ours, floor, "without a pool")]
 
 
+def adoption(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
+    """Measure how soon a server has all sandboxes of one that was killed."""
+    ours, floor = adoption_times(server.engine, plan.adopted, plan.adoptions)
+    case = f"adoption of {plan.adopted}"
+    return [Row(server.engine, case, ours, floor, "engine's inspect of each")]
+
+
 CASES: tuple[Case, ...] = (
     warm_bash,
     file_tools,
@@ -415,6 +429,7 @@ CASES: tuple[Case, ...] = (
     wake,
     density,
     from_the_pool,
+    adoption,
 )
 
 

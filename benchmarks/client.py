@@ -114,7 +114,7 @@ class SandboxClient:
         return self._client.download(f"/sandbox/api/{path}")
 
     def metric(self, name: str) -> float:
-        """Give the value of a metric without labels; ``name`` ends with a space."""
+        """Give the value of a metric; ``name`` ends with a space, or with the labels."""
         _, text = self._client.request("GET", "/metrics")
         for line in text.decode().splitlines():
             if line.startswith(name):

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from .adoption import UNLIMITED
 from .cases import suspend
 from .client import CaseFailed, SandboxClient
 from .engine_verbs import EngineVerbs, verbs_of
@@ -25,14 +26,6 @@ from .sandbox_memory import memory_of
 from .server import BenchServer, running_server
 
 PROBE = "--ServerApp.jpserver_extensions=benchmarks.probe=True"
-UNLIMITED = (
-    "--SandboxLimits.conversations_per_hour=0",
-    "--SandboxLimits.calls_per_minute=0",
-    "--SandboxLifecycle.running_per_user=0",
-    "--SandboxLifecycle.running_total=0",
-    "--SandboxLifecycle.live_per_user=0",
-    "--SandboxLifecycle.live_total=0",
-)
 _AT_ONCE = 4
 _SAMPLED = 12
 _SETTLE_SECONDS = 5.0

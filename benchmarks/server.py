@@ -78,20 +78,35 @@ class BenchServer:
             name: str(base / name.lower())
             for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
         }
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                words,
-                env={**os.environ, **private, "JUPYTER_TOKEN": self.token},
+        self._words = words
+        self._environment = {**os.environ, **private, "JUPYTER_TOKEN": self.token}
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._process.kill()
+        self._process.wait()
+
+    def start_again(self) -> None:
+        """Start it once more after its end: on the same data, at the same address."""
+        self._process = self._start()
+        self.wait_started()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._words,
+                env=self._environment,
                 cwd=Path(__file__).parents[1],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the benchmark, which then clears up
             )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def wait_started(self) -> None:
         """Wait until it answers."""
