@@ -69,7 +69,8 @@ async def test_while_it_is_locked_answers_come_in_time_and_sandboxes_go_on(api, 
     conversation = await api.conversation(title="known")
     await api.bash(conversation, "echo kept > file")
     other = await api.conversation()
-    await api.text(other, "python", code="1")
+    for each in (conversation, other):  # their kernels start in the background else
+        await api.text(each, "python", code="1")
     held = Held()
     holder = await asyncio.to_thread(Holder, file)
     started = time.monotonic()
