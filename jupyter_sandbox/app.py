@@ -47,7 +47,12 @@ from .conversations.sweeping import Sweeping
 from .conversations.uploads import Uploads
 from .conversations.warm_pool import ROUND_SECONDS, WarmPool
 from .directories import FILES as DIRECTORY_FILES
-from .directories import choose_runtime_dir, make_private, remember_runtime_dir
+from .directories import (
+    choose_runtime_dir,
+    has_stored_files,
+    make_private,
+    remember_runtime_dir,
+)
 from .directories import server_id as find_server_id
 from .engines.bubblewrap import BubblewrapEngine
 from .engines.docker import DockerEngine
@@ -84,6 +89,7 @@ from .stores.server_marks import ServerMarks
 from .stores.session_records import SessionRecords
 from .stores.share_records import ShareRecords
 from .stores.upload_records import UploadRecords
+from .stores.vault_opening import DIRECTORY_NAME as VAULT_NAME
 from .stores.vault_opening import open_vault
 from .tools.calls import Calls
 from .tools.five_steps import FiveSteps
@@ -283,6 +289,7 @@ class SandboxApp(ExtensionApp):
         for directory in (data_dir, runtime_dir):
             make_private(directory)
         await asyncio.to_thread(remember_runtime_dir, data_dir, runtime_dir)
+        has_files = await asyncio.to_thread(has_stored_files, data_dir / VAULT_NAME)
         database = Database(self.db_url or f"sqlite:///{data_dir / 'sandbox.db'}")
         async with contextlib.AsyncExitStack() as undo:  # of a start that fails on the way
             undo.push_async_callback(database.close)
@@ -292,7 +299,7 @@ class SandboxApp(ExtensionApp):
             )
             undo.push_async_callback(vault.close)
             server_id = await asyncio.to_thread(find_server_id, data_dir)
-            await require_installation(database.connections, server_id)
+            await require_installation(database.connections, server_id, has_files)
             plaintext = self._plaintext_dirs(runtime_dir, server_id)
             choice = await self._choose_engine(data_dir)
             undo.pop_all()

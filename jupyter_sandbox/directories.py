@@ -76,6 +76,13 @@ def server_id(data_dir: Path) -> str:
     return path.read_text().strip()
 
 
+def has_stored_files(vault: Path) -> bool:
+    """Say whether a server has stored files of conversations here."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(vault) as entries:
+        return any(entry.is_dir(follow_symlinks=False) for entry in entries)
+    return False
+
+
 def _is_ours(directory: Path) -> bool:
     status = os.lstat(directory)
     return status.st_uid == os.getuid() and directory.is_dir() and not directory.is_symlink()

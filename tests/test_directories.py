@@ -9,6 +9,7 @@ import pytest
 
 from jupyter_sandbox.directories import (
     choose_runtime_dir,
+    has_stored_files,
     make_private,
     remember_runtime_dir,
     server_id,
@@ -73,4 +74,23 @@ async def test_a_database_belongs_to_the_installation_that_came_first(tmp_path):
     with pytest.raises(Unavailable, match=r"share SandboxApp\.data_dir"):
         await require_installation(connections[1], "bb")
     for each in connections:
+        await each.close()
+
+
+async def test_a_new_database_beside_stored_files_is_refused_and_leaves_them_alone(tmp_path):
+    assert not has_stored_files(tmp_path / "vault")
+    (tmp_path / "vault" / "conversation").mkdir(parents=True)
+    assert has_stored_files(tmp_path / "vault")
+    new, known = (Connections(f"sqlite:///{tmp_path / name}") for name in ("new", "known"))
+    for each in (new, known):
+        await each.open()
+    await require_installation(known, "aa")
+    await require_installation(known, "aa", has_files=True)
+    for _ in range(2):  # the refusal is no first visit
+        with pytest.raises(Unavailable, match=r"set SandboxApp\.db_url to that one, restore"):
+            await require_installation(new, "aa", has_files=True)
+    (tmp_path / "vault" / "conversation").rmdir()
+    assert not has_stored_files(tmp_path / "vault")
+    await require_installation(new, "aa", has_files=False)
+    for each in (new, known):
         await each.close()
