@@ -71,6 +71,17 @@ def call_to_a_suspended_one(scene: Scene) -> Iterator[None]:
     scene.call(talk, "bash", **_ECHO)
 
 
+def wake_after_a_restart(scene: Scene) -> Iterator[None]:
+    """By a server that has not been attached to it."""
+    talk = scene.lived_in()
+    scene.by_hand(talk, "suspend")
+    scene.site.kill()
+    scene.site.start()
+    scene.site.wait_answers()
+    yield
+    scene.by_hand(talk, "wake")
+
+
 def terminate(scene: Scene) -> Iterator[None]:
     talk = scene.lived_in()
     yield

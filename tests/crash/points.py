@@ -49,6 +49,8 @@ _HERE = "jupyter_sandbox"
 _DATABASE = f"{_HERE}.stores.database:Database"
 _SANDBOXES = f"{_HERE}.sandbox.sandboxes:Sandboxes"
 _CONVERSATION = f"{_HERE}.conversations.conversation:Conversation"
+_IDLE = f"{_HERE}.stores.idle_records:IdleRecords"
+_RESTING = f"{_HERE}.conversations.resting:Resting"
 _PLACING = f"{_HERE}.conversations.placing:Placing"
 _PLAIN = f"{_HERE}.sandbox.plaintext:PlaintextDirs"
 _WAY_OUT = f"{_HERE}.sandbox.way_out:WayOut"
@@ -136,20 +138,24 @@ _ATTACHING = _of(
 _SLEEPING = [
     *_of(
         "suspend",
-        ("nothing done", f"{_CONVERSATION}._let_go", "before"),
-        ("detached", f"{_DATABASE}.set_state", "before"),
+        ("nothing done", f"{_IDLE}.suspend", "before"),
         ("state set, not paused", f"{_SANDBOXES}.pause", "before"),
-        ("paused", f"{_SANDBOXES}.pause", "after"),
+        ("paused, still claimed", f"{_SANDBOXES}.pause", "after"),
+        ("paused", f"{_IDLE}.frozen", "after"),
     ),
     *_of(
         "wake",
-        ("nothing done", f"{_CONVERSATION}._attach", "before"),
-        ("state set, still paused", f"{_SANDBOXES}.attach", "before"),
-        ("resumed, guest not there", f"{_SANDBOXES}._open", "before"),
-        ("attached, no notice", f"{_DATABASE}.add_notice", "before"),
+        ("nothing done", f"{_RESTING}.begin_wake", "before"),
+        ("state set, still paused", f"{_SANDBOXES}.go_on", "before"),
+        ("goes on, no notice", f"{_DATABASE}.add_notice", "before"),
         ("notice written", f"{_DATABASE}.add_notice", "after"),
     ),
-    *_of("call_to_a_suspended_one", ("resumed", f"{_SANDBOXES}._open", "before")),
+    *_of("call_to_a_suspended_one", ("goes on", f"{_SANDBOXES}.go_on", "after")),
+    *_of(
+        "wake_after_a_restart",
+        ("state set, still paused", f"{_SANDBOXES}.attach", "before"),
+        ("resumed, guest not there", f"{_SANDBOXES}._open", "before"),
+    ),
 ]
 
 # --- The end of a sandbox.
