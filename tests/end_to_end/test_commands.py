@@ -27,7 +27,7 @@ async def test_a_background_process_does_not_hold_the_call(api, command):
     await api.bash(conversation, "true")
     started = time.monotonic()
     result = await api.bash(conversation, command)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10, "it was held; the machine may be busy"
     assert result.startswith("done\n")
     assert "1 background job running" in result
     assert "sleep" in await api.bash(conversation, "cat /proc/[0-9]*/comm")
