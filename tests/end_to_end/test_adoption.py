@@ -70,7 +70,9 @@ async def test_a_new_server_adopts_sandbox_and_kernel_before_any_call(server):
     used = {c: (await server.record(c)).used_at for c in (busy, idle, bare)}
     sandbox = (await server.services()).conversations.live(busy).sandbox
     running = asyncio.ensure_future(
-        sandbox.run_python("import time; time.sleep(6); y = 1", 60, lambda text: None, 1000)
+        sandbox.run_python(
+            *("adopted", "import time; time.sleep(6); y = 1", 60, lambda text: None, 1000)
+        )
     )
     await until(lambda: sandbox.python.state == "busy")
     running.add_done_callback(lambda done: done.cancelled() or done.exception())
