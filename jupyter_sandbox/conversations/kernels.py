@@ -146,14 +146,19 @@ class ConversationKernel:
 
     async def look(self) -> KernelModel | None:
         """Give the kernel, None if there is none; starts nothing."""
-        async with self.conversation.use_running() as sandbox:
-            if sandbox is not None:
-                state = await sandbox.python.look()
-                if state == "absent":
-                    return None
-                return self._model(sandbox.python.kernel_id, state)
-        sandbox_id = await self.conversation.suspended_sandbox()
-        return self._model(kernel_id_of(sandbox_id), "idle") if sandbox_id else None
+        # Twice: one that was woken between the two questions is neither at the first time, and
+        # JupyterLab lets go of a kernel that is missing from one list.
+        for _ in range(2):
+            async with self.conversation.use_running() as sandbox:
+                if sandbox is not None:
+                    state = await sandbox.python.look()
+                    if state == "absent":
+                        return None
+                    return self._model(sandbox.python.kernel_id, state)
+            sandbox_id = await self.conversation.suspended_sandbox()
+            if sandbox_id:
+                return self._model(kernel_id_of(sandbox_id), "idle")
+        return None
 
     async def start(self, name: str = "") -> KernelModel:
         """Give the kernel; provisions, starts or adopts as needed."""
@@ -242,6 +247,9 @@ class ConversationKernel:
             self._clients.add(client)
             if sandbox is not None:
                 self._begin_watch(sandbox)
+            # JupyterLab forgets the state with its websocket, and learns it from no answer to what
+            # it asks by itself.
+            await client.tell_state("idle" if sandbox is None else sandbox.python.state)
         return client
 
     def disconnected(self, client: KernelClient) -> None:

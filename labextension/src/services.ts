@@ -5,6 +5,7 @@
 import { KernelManager, KernelSpecManager, SessionManager } from '@jupyterlab/services';
 import type { ServiceManager } from '@jupyterlab/services';
 import { conversationSettings } from './api';
+import { PatientKernelClient } from './kernelclient';
 
 /**
  * Give the services of a conversation.
@@ -18,7 +19,8 @@ export function conversationServices(
 ): ServiceManager.IManager {
   const serverSettings = conversationSettings(base.serverSettings, conversation);
   const standby = (): true | 'when-hidden' => !isUsed() || 'when-hidden';
-  const kernels = new KernelManager({ serverSettings, standby });
+  const kernelAPIClient = new PatientKernelClient({ serverSettings });
+  const kernels = new KernelManager({ serverSettings, standby, kernelAPIClient });
   const sessions = new SessionManager({ serverSettings, standby, kernelManager: kernels });
   const kernelspecs = new KernelSpecManager({ serverSettings, standby });
   const own = [sessions, kernels, kernelspecs];

@@ -120,6 +120,14 @@ class LiveServer:
         assert not result["is_error"], result
         return next(part for part in result["content"] if part["type"] == "file")
 
+    def kill(self) -> None:
+        """End the server as a crash does."""
+        self._server.kill()
+
+    def start_again(self) -> None:
+        """Start the server once more, on the same data, at the same address."""
+        self._server.start_again()
+
     def log(self) -> str:
         """Give what the server has logged."""
         return (self.directory / "server.log").read_text(errors="replace")

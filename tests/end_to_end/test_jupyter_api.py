@@ -325,6 +325,31 @@ async def test_interrupt_restart_and_the_end_of_a_kernel(here):
     assert "7\n" in shown
 
 
+async def test_a_client_that_connects_is_told_the_state_before_it_asks(here):
+    conversation = await here.api.conversation()
+    kernel = await here.kernel(conversation)
+    first = await here.connect(conversation, kernel)
+    assert await told_state(first) == "idle"
+    msg_id = await first.send("execute_request", {"code": "print(input())", "allow_stdin": True})
+    while (await first.receive())[0] != "stdin":
+        pass
+    second = await here.connect(conversation, kernel)
+    assert await told_state(second) == "busy"
+    await first.send("input_reply", {"value": "on"}, channel="stdin")
+    assert text(await first.answers(msg_id)) == "on\n"
+    first.close()
+    second.close()
+
+
+async def told_state(client: Client) -> str:
+    """Give the first state that JupyterLab would believe: no answer to what a client asked."""
+    while True:
+        channel, message = await client.receive()
+        if channel == "iopub" and not message["parent_header"]:
+            assert message["header"]["msg_type"] == "status"
+            return message["content"]["execution_state"]
+
+
 async def test_a_kernel_that_dies_is_started_again_and_its_clients_are_told(here):
     conversation = await here.api.conversation()
     kernel = await here.kernel(conversation)

@@ -60,6 +60,23 @@ async def test_an_open_notebook_goes_on_after_an_idle_suspend_with_its_variables
     client.close()
 
 
+async def test_a_kernel_that_is_woken_between_two_looks_is_on_the_list(here, monkeypatch):
+    conversation = await here.api.conversation()
+    kernel = await here.kernel(conversation)
+    await here.api.json("POST", "conversations", conversation, "suspend")
+    live = (await here.app.ready()).conversations.live(conversation)
+    asked = live.suspended_sandbox
+
+    async def woken_just_now() -> str:
+        monkeypatch.setattr(live, "suspended_sandbox", asked)
+        async with live.use():
+            return await asked()
+
+    monkeypatch.setattr(live, "suspended_sandbox", woken_just_now)
+    _, models = await here.ask("GET", conversation, "/kernels")
+    assert [model["id"] for model in models] == [kernel]
+
+
 async def test_a_notebook_that_is_opened_while_it_stands_wakes_it_with_its_first_cell(here):
     conversation = await here.api.conversation()
     kernel = await here.kernel(conversation)
