@@ -64,11 +64,11 @@ class ConversationHandler(SandboxHandler):
     @endpoint
     async def patch(self, conversation_id: str) -> None:
         """Rename it, keep its sandbox awake: ``{title?, keep_awake_until?}``."""
+        record = await self.find(conversation_id)
         conversations, body = self.services.conversations, self.json_body(*_CHANGEABLE)
         if not body:
             raise InvalidRequest(f"Give one of {' and '.join(_CHANGEABLE)}.")
         until = _time_field(body, "keep_awake_until")
-        record = await self.find(conversation_id)
         if "title" in body:
             title = self.text_field(body, "title") or ""
             record = await conversations.rename(self.owner, conversation_id, title)
