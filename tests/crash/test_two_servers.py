@@ -122,6 +122,15 @@ def check(server: BenchServer, conversation: str) -> None:
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
 )
 def test_sandbox_kernel_and_jobs_outlive_their_server_however_it_ends(engine, number):
+    # Under nohup these tests, and what they start, are deaf to SIGHUP.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        _outlive(engine, number)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _outlive(engine, number) -> None:
     with running_pair(engine) as pair:
         server = pair.start()
         conversation = make(server)
