@@ -20,7 +20,9 @@ from jupyter_sandbox.errors import InvalidRequest, NotFound, Unavailable
 from jupyter_sandbox.models import ConversationRecord, ShareRecord, StoreUsage
 from jupyter_sandbox.stores import schema
 from jupyter_sandbox.stores.database import Database, page_cursor
+from jupyter_sandbox.stores.idle_records import IdleRecords
 from jupyter_sandbox.stores.running_calls import RunningCalls
+from tests.claims import claim
 
 RESULT = {"is_error": False, "code": "ok", "content": [{"type": "text", "text": "hi \ud800 \0 ü"}]}
 
@@ -144,11 +146,15 @@ async def test_rename_touch_and_delete(tmp_path):
         id = made.conversation_id
         assert await database.rename(id, "new")
         assert not await database.rename("nobody", "new")
-        await database.touch(id, clock.now + timedelta(seconds=9))
-        await database.touch(id, clock.now + timedelta(seconds=3))  # late: changes nothing
+        records = IdleRecords(database)
+        clock.move(9)
+        await records.note_use(id)
+        latest = clock.now
+        clock.move(-6)
+        await records.note_use(id)  # its clock is behind: changes nothing
         record = await database.conversation(id)
         assert record is not None
-        assert (record.title, record.used_at) == ("new", clock.now + timedelta(seconds=9))
+        assert (record.title, record.used_at) == ("new", latest)
         await database.begin_call(id, "c1", "bash")
         await database.add_share(a_share(id, 1))
         assert await database.delete_conversation(id)
@@ -162,7 +168,7 @@ async def test_one_of_many_callers_may_provision_until_its_lease_is_over(tmp_pat
     clock = Clock()
     async with opened(tmp_path, clock) as database:
         id = (await one(database)).conversation_id
-        claims = [database.claim_provisioning(id, f"s{n}", 30) for n in range(20)]
+        claims = [claim(database, id, f"s{n}", 30) for n in range(20)]
         won = await asyncio.gather(*claims)
         assert sum(won) == 1
         winner = f"s{won.index(True)}"
@@ -175,9 +181,9 @@ async def test_one_of_many_callers_may_provision_until_its_lease_is_over(tmp_pat
         assert not await database.extend_claim(id, "another", 30)
         assert await database.extend_claim(id, winner, 30)
         clock.move(29)
-        assert not await database.claim_provisioning(id, "late", 30)
+        assert not await claim(database, id, "late", 30)
         clock.move(2)
-        assert await database.claim_provisioning(id, "late", 30)
+        assert await claim(database, id, "late", 30)
         assert not await database.extend_claim(id, winner, 30)
         assert not await database.set_intent(id, winner, "ab" * 12)
         running = {"sandbox_id": "ab" * 12, "engine": "docker", "generation": 1}
@@ -189,22 +195,22 @@ async def test_one_of_many_callers_may_provision_until_its_lease_is_over(tmp_pat
         assert (record.state, record.generation, record.claimed_by) == ("running", 1, "")
         assert (record.sandbox_id, record.engine, record.notice) == ("ab" * 12, "docker", "New.")
         assert record.claimed_until is None
-        assert not await database.claim_provisioning(id, "late", 30)
+        assert not await claim(database, id, "late", 30)
         assert [r.conversation_id for r in await database.conversations_with_sandbox()] == [id]
 
 
 async def test_the_claim_of_a_server_that_ended_can_be_taken_and_given_up_at_once(tmp_path):
     async with opened(tmp_path) as database:
         id = (await one(database)).conversation_id
-        assert await database.claim_provisioning(id, "one", 30)
-        assert not await database.claim_provisioning(id, "two", 30, ended="another")
-        assert await database.claim_provisioning(id, "two", 30, ended="one")
+        assert await claim(database, id, "one", 30)
+        assert not await claim(database, id, "two", 30, ended="another")
+        assert await claim(database, id, "two", 30, ended="one")
         assert not await database.give_up_claim(id, "one"), "it is two's now"
         assert await database.give_up_claim(id, "two")
         record = await database.conversation(id)
         assert record is not None
         assert (record.state, record.claimed_by, record.claimed_until) == ("error", "", None)
-        assert await database.claim_provisioning(id, "two", 30, ended="")
+        assert await claim(database, id, "two", 30, ended="")
 
 
 async def test_a_sandbox_is_lost_once_and_never_the_one_that_follows(tmp_path):
@@ -212,7 +218,7 @@ async def test_a_sandbox_is_lost_once_and_never_the_one_that_follows(tmp_path):
         id = (await one(database)).conversation_id
         first, second = "ab" * 12, "cd" * 12
         for generation, sandbox_id in enumerate((first, second), start=1):
-            assert await database.claim_provisioning(id, "s", 30)
+            assert await claim(database, id, "s", 30)
             assert not await database.lose_sandbox(id, sandbox_id)
             assert await database.set_running(
                 id, server="s", sandbox_id=sandbox_id, engine="docker", generation=generation
@@ -231,7 +237,7 @@ async def test_what_has_no_sandbox_can_be_provisioned(tmp_path, state):
     async with opened(tmp_path) as database:
         id = (await one(database)).conversation_id
         assert await database.set_state(id, "absent", state)
-        assert await database.claim_provisioning(id, "s", 30)
+        assert await claim(database, id, "s", 30)
 
 
 @pytest.mark.parametrize("state", ["running", "suspended", "starting"])
@@ -239,10 +245,10 @@ async def test_what_has_a_sandbox_is_not_provisioned(tmp_path, state):
     async with opened(tmp_path) as database:
         id = (await one(database)).conversation_id
         if state == "starting":
-            assert await database.claim_provisioning(id, "other", 30)
+            assert await claim(database, id, "other", 30)
         else:
             assert await database.set_state(id, "absent", state)
-        assert not await database.claim_provisioning(id, "s", 30)
+        assert not await claim(database, id, "s", 30)
 
 
 async def test_a_state_moves_only_from_the_expected_one(tmp_path):
@@ -259,7 +265,8 @@ async def test_a_state_moves_only_if_no_use_was_noted_since(tmp_path):
     async with opened(tmp_path, clock) as database:
         id = (await one(database)).conversation_id
         seen, later = clock.now, clock.now + timedelta(microseconds=1)
-        await database.touch(id, later)
+        clock.now = later
+        await IdleRecords(database).note_use(id)
         assert not await database.set_state(id, "absent", "running", unused_since=seen)
         assert await database.set_state(id, "absent", "running", unused_since=later)
 
@@ -267,12 +274,13 @@ async def test_a_state_moves_only_if_no_use_was_noted_since(tmp_path):
 CLAIMER = """
 import asyncio, sys
 from jupyter_sandbox.stores.database import Database
+from tests.claims import claim
 async def main(url, id, name):
     database = Database(url)
     await database.open()
     print("ready", flush=True)
     sys.stdin.readline()
-    won = await asyncio.gather(*(database.claim_provisioning(id, name, 60) for _ in range(50)))
+    won = await asyncio.gather(*(claim(database, id, name, 60) for _ in range(50)))
     print(sum(won), flush=True)
     await database.close()
 asyncio.run(main(*sys.argv[1:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from jupyter_sandbox.stores.pool_records import Given, PoolRecords
+from tests.claims import claim
 from tests.test_database import a_share, one, opened
 
 SANDBOX = "a" * 24
@@ -22,7 +23,7 @@ async def test_a_sandbox_is_of_the_pool_until_it_is_a_conversations(tmp_path):
         [made] = await records.all()
         assert (made.sandbox_id, made.state, made.recipe) == (SANDBOX, "making", "recipe")
         conversation = (await one(database)).conversation_id
-        assert await database.claim_provisioning(conversation, "s1", 30)
+        assert await claim(database, conversation, "s1", 30)
         assert await records.give(SANDBOX, "s1", conversation) is Given.NOT  # it is not ready
         assert await records.set_ready(SANDBOX, "s1")
         assert await records.give(SANDBOX, "s1", conversation) is Given.EMPTY
@@ -38,7 +39,7 @@ async def test_it_moves_to_nobody_who_has_lost_the_claim(tmp_path):
         await a_ready_one(records)
         conversation = (await one(database)).conversation_id
         assert await records.give(SANDBOX, "s1", conversation) is Given.NOT  # nobody has claimed it
-        assert await database.claim_provisioning(conversation, "s2", 30)
+        assert await claim(database, conversation, "s2", 30)
         assert await records.give(SANDBOX, "s1", conversation) is Given.NOT
         assert [each.state for each in await records.all()] == ["ready"]
         assert (await database.conversation(conversation)).sandbox_id == ""
@@ -51,7 +52,7 @@ async def test_of_many_conversations_and_servers_that_want_one_sandbox_one_gets_
         await a_ready_one(records[0])
         wanting = [(await one(first)).conversation_id for _ in range(10)]
         for number, conversation in enumerate(wanting):
-            assert await first.claim_provisioning(conversation, "s1", 30), number
+            assert await claim(first, conversation, "s1", 30), number
         given = await asyncio.gather(
             *(
                 records[number % 2].give(SANDBOX, "s1", conversation)
@@ -72,7 +73,7 @@ async def test_what_a_dead_server_left_is_taken_over_once_and_never_given_by_it(
         )
         assert sorted(taken) == [False, True]
         conversation = (await one(database)).conversation_id
-        assert await database.claim_provisioning(conversation, "s1", 30)
+        assert await claim(database, conversation, "s1", 30)
         assert await records.give(SANDBOX, "s1", conversation) is Given.NOT
         assert not await records.remove(SANDBOX, "s1")
 
@@ -83,7 +84,7 @@ async def test_what_is_ending_is_not_given(tmp_path):
         await a_ready_one(records)
         assert await records.set_ending(SANDBOX, "s1")
         conversation = (await one(database)).conversation_id
-        assert await database.claim_provisioning(conversation, "s1", 30)
+        assert await claim(database, conversation, "s1", 30)
         assert await records.give(SANDBOX, "s1", conversation) is Given.NOT
         assert await records.remove(SANDBOX, "s1")
         assert await records.all() == []
@@ -101,5 +102,5 @@ async def test_who_gets_one_is_told_whether_files_are_to_be_placed(tmp_path):
         await a_ready_one(records)
         conversation = (await one(database)).conversation_id
         await database.add_share(a_share(conversation, 1))
-        assert await database.claim_provisioning(conversation, "s1", 30)
+        assert await claim(database, conversation, "s1", 30)
         assert await records.give(SANDBOX, "s1", conversation) is Given.WITH_FILES

@@ -24,7 +24,6 @@ from .connections import Connections
 from .schema import from_microseconds, to_microseconds
 
 _TRIES = 50
-LONGEST_CLAIM_SECONDS = 600.0
 _END_OF_TIME = 2**62
 _NO_CONVERSATION = "There is no such conversation."
 _TIMES = (  # columns of conversations
@@ -157,32 +156,7 @@ class Database:
         """Delete a conversation with its calls and shares; False if there is none."""
         return await self._change(sql.DELETE_CONVERSATION, {"id": conversation_id})
 
-    async def touch(self, conversation_id: str, at: datetime) -> None:
-        """Remember a use; an earlier time than the known one changes nothing."""
-        values = {"id": conversation_id, "new_used_at": to_microseconds(at)}
-        await self._change(sql.TOUCH, values)
-
-    # --- who provisions, and states
-
-    async def claim_provisioning(
-        self, conversation_id: str, server: str, lease_seconds: float, ended: str = ""
-    ) -> bool:
-        """Take the right to provision: of many that ask, in any process, one gets True.
-
-        It is there to take while the state is absent, terminated or error, when the lease of
-        whoever took it is over, and while it is held by ``ended``, a server that is known to live
-        no more. The state is ``starting`` from here on.
-        """
-        now = self._clock()
-        values = {
-            "id": conversation_id,
-            "now": to_microseconds(now),
-            "too_late": _until(now, LONGEST_CLAIM_SECONDS),
-            "new_server": server,
-            "new_until": _until(now, lease_seconds),
-            "ended": ended,
-        }
-        return await self._change(sql.CLAIM, values)
+    # --- who provisions (taken in ``place_records.py``), and states
 
     async def give_up_claim(self, conversation_id: str, server: str) -> bool:
         """End a server's claim without a sandbox: the state is ``error``; False if it has none."""
@@ -190,8 +164,8 @@ class Database:
 
     async def extend_claim(self, conversation_id: str, server: str, lease_seconds: float) -> bool:
         """Keep the right for longer; False if it was lost: then stop and clean up."""
-        until = _until(self._clock(), lease_seconds)
-        values = {"id": conversation_id, "server": server, "new_until": until}
+        until = self._clock() + timedelta(seconds=lease_seconds)
+        values = {"id": conversation_id, "server": server, "new_until": to_microseconds(until)}
         return await self._change(sql.EXTEND_CLAIM, values)
 
     async def set_intent(self, conversation_id: str, server: str, sandbox_id: str) -> bool:
@@ -234,16 +208,14 @@ class Database:
         expected: str | Collection[str],
         new: str,
         *,
-        forget_sandbox: bool = False,
         unused_since: datetime | None = None,
     ) -> bool:
         """Move from ``expected`` (one or several) to ``new``; False if it was in another state.
 
-        A claim ends with it. ``forget_sandbox`` empties the sandbox id in the same step. With
-        ``unused_since`` it moves only if no use was noted after that.
+        A claim ends with it. With ``unused_since`` it moves only if no use was noted after that.
         """
         states = [expected] if isinstance(expected, str) else list(expected)
-        statement = sql.SET_STATE_WITHOUT_SANDBOX if forget_sandbox else sql.SET_STATE
+        statement = sql.SET_STATE
         values: dict[str, Any] = {"id": conversation_id, "expected": states, "new_state": new}
         if unused_since is not None:
             statement = sql.SET_STATE_IF_UNUSED
@@ -464,10 +436,6 @@ def _require_conversation(connection: sa.Connection, conversation_id: str) -> No
     row = connection.execute(sql.SELECT_NOTICE, {"id": conversation_id}).first()
     if row is None:
         raise NotFound(_NO_CONVERSATION)
-
-
-def _until(now: datetime, lease_seconds: float) -> int:
-    return to_microseconds(now + timedelta(seconds=lease_seconds))
 
 
 def _rounded(record: ConversationRecord) -> ConversationRecord:

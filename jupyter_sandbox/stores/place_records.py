@@ -19,10 +19,11 @@ from sqlalchemy import bindparam
 from ..models import ConversationRecord, PlacesTaken
 from . import statements as sql
 from .connections import Connections
-from .database import LONGEST_CLAIM_SECONDS, utc_now
+from .database import utc_now
 from .idle_records import WAKE, wake_values
 from .schema import calls, conversations, from_microseconds, to_microseconds
 
+_LONGEST_CLAIM_SECONDS = 600.0
 _ADVISORY_LOCK = 0x6A737863  # any constant: the number of this lock in PostgreSQL
 
 c = conversations.c
@@ -113,7 +114,11 @@ class PlaceRecords:
         allow: Callable[[PlacesTaken], bool],
         ended: str = "",
     ) -> Taking:
-        """Take the right to provision (``Database.claim_provisioning``), if there is a place.
+        """Take the right to provision, if there is a place: of many that ask one gets it.
+
+        It is there to take while the state is absent, terminated or error, when the lease of
+        whoever took it is over, and while it is held by ``ended``. The state is ``starting`` from
+        here on.
 
         Parameters
         ----------
@@ -128,7 +133,7 @@ class PlaceRecords:
             "now": to_microseconds(now),
             "new_server": server,
             "new_until": to_microseconds(now + timedelta(seconds=lease_seconds)),
-            "too_late": to_microseconds(now + timedelta(seconds=LONGEST_CLAIM_SECONDS)),
+            "too_late": to_microseconds(now + timedelta(seconds=_LONGEST_CLAIM_SECONDS)),
             "ended": ended,
         }
         return await self._take(conversation_id, now, sql.CLAIM, values, allow)

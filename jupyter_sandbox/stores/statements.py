@@ -44,11 +44,6 @@ SELECT_WITH_SANDBOX = sa.select(conversations).where(
 )
 COUNT_BY_STATE = sa.select(c.state, sa.func.count()).group_by(c.state)
 RENAME = sa.update(conversations).where(_ID).values(title=_param("title"))
-TOUCH = (
-    sa.update(conversations)
-    .where(_ID, c.used_at < _param("used_at"))
-    .values(used_at=_param("used_at"))
-)
 DELETE_CONVERSATION = sa.delete(conversations).where(_ID)
 
 # --- who provisions
@@ -113,7 +108,6 @@ LOSE_SANDBOX = (
     .where(_ID, c.state.in_(["running", "suspended"]), c.sandbox_id == bindparam("lost_sandbox_id"))
     .values(state="terminated", claimed_by="", claimed_until=None)
 )
-SET_STATE_WITHOUT_SANDBOX = SET_STATE.values(sandbox_id="")
 
 # --- notices
 SELECT_NOTICE = sa.select(c.notice).where(_ID)

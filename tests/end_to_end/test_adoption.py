@@ -15,6 +15,7 @@ import pytest
 
 from jupyter_sandbox import metrics
 from jupyter_sandbox.errors import Unavailable
+from tests.claims import claim
 
 _SECONDS = 30.0
 
@@ -167,7 +168,7 @@ async def test_what_a_dead_server_was_making_is_removed_and_made_anew_at_once(se
     await services.conversations.live(conversation).detach()
     # As a server leaves it that is killed when its engine has just made the environment.
     assert await services.database.set_state(conversation, "running", "terminated")
-    assert await services.database.claim_provisioning(conversation, "ab" * 8, 3600)
+    assert await claim(services.database, conversation, "ab" * 8, 3600)
     assert await services.database.set_intent(conversation, "ab" * 8, first)
     if when == "before the start":
         await server.restarted()
@@ -200,7 +201,7 @@ async def test_what_a_living_server_is_making_is_left_alone(server):
     assert other.stdout is not None
     assert await other.stdout.readline() == b"set\n"
     sandbox_id = secrets.token_hex(12)
-    assert await services.database.claim_provisioning(conversation, "cd" * 8, 3600)
+    assert await claim(services.database, conversation, "cd" * 8, 3600)
     assert await services.database.set_intent(conversation, "cd" * 8, sandbox_id)
     made = await sandboxes.create(sandbox_id, conversation)
     await made.detach()

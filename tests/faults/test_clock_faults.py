@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jupyter_sandbox.stores.database import Database
+from tests.claims import claim
 
 from .table import fault
 
@@ -22,10 +23,10 @@ async def test_a_claim_that_its_server_lost_is_taken_over_whatever_the_clock_say
     try:
         record, _ = await database.create_conversation("somebody")
         name = record.conversation_id
-        assert await database.claim_provisioning(name, "lost", _CLAIM_SECONDS)
-        assert not await database.claim_provisioning(name, "other", _CLAIM_SECONDS)
+        assert await claim(database, name, "lost", _CLAIM_SECONDS)
+        assert not await claim(database, name, "other", _CLAIM_SECONDS)
         now += jump
-        assert await database.claim_provisioning(name, "other", _CLAIM_SECONDS)
+        assert await claim(database, name, "other", _CLAIM_SECONDS)
         assert not await database.extend_claim(name, "lost", _CLAIM_SECONDS)
     finally:
         await database.close()
