@@ -336,10 +336,7 @@ class Conversation:
             ):
                 raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
             if record.state != State.ERROR:
-                notice = replaced_sandbox(why)
-                await around.database.add_notice(self.conversation_id, notice)
-                self.has_notice = True
-                self._around.tell(self.conversation_id, notice)
+                await self._note(replaced_sandbox(why))
             around.audit.note("sandbox_terminated", actor, self.conversation_id)
             if record.sandbox_id:  # kept in the record: what fails here is done at the next use
                 await around.sandboxes.remove(record.sandbox_id)
@@ -464,10 +461,7 @@ class Conversation:
 
     async def _note_woken(self, record: ConversationRecord) -> None:
         self._uses.noted()
-        notice = self._around.resting.told(record)
-        await self._around.database.add_notice(self.conversation_id, notice)
-        self.has_notice = True
-        self._around.tell(self.conversation_id, notice)
+        await self._note(self._around.resting.told(record))
         self._around.audit.note("sandbox_woken", "", self.conversation_id)
 
     async def _attach(self, record: ConversationRecord, is_patient: bool = False) -> Sandbox | None:
@@ -519,20 +513,22 @@ class Conversation:
         why = why or await around.sandboxes.why_gone(record.sandbox_id)
         around.log.warning("conversation %s: sandbox lost: %s", self.conversation_id, why)
         if await around.database.lose_sandbox(self.conversation_id, record.sandbox_id):
-            await around.database.add_notice(self.conversation_id, replaced_sandbox(why))
-            self.has_notice = True
-            self._around.tell(self.conversation_id, replaced_sandbox(why))
+            await self._note(replaced_sandbox(why))
             around.audit.note("sandbox_lost", "", self.conversation_id)
             await around.sandboxes.remove(record.sandbox_id)
 
     async def _note_resumed(self) -> None:
         """Remember that somebody else had paused the sandbox, for the next result."""
-        around = self._around
+        database = self._around.database
         with contextlib.suppress(SandboxError):
-            await around.database.set_state(self.conversation_id, State.SUSPENDED, State.RUNNING)
-            await around.database.add_notice(self.conversation_id, resumed_sandbox())
-            self.has_notice = True
-            self._around.tell(self.conversation_id, resumed_sandbox())
+            await database.set_state(self.conversation_id, State.SUSPENDED, State.RUNNING)
+            await self._note(resumed_sandbox())
+
+    async def _note(self, notice: str) -> None:
+        """Say what happened to the sandbox: in the next result, and to those who follow."""
+        await self._around.database.add_notice(self.conversation_id, notice)
+        self.has_notice = True
+        self._around.tell(self.conversation_id, notice)
 
     async def _record(self) -> ConversationRecord:
         record = await self._around.database.conversation(self.conversation_id)
