@@ -59,7 +59,6 @@ from .engines.docker import DockerEngine
 from .engines.selection import Choice, choose
 from .errors import Unavailable
 from .events.emitting import AuditEvents
-from .lifecycle_settings import SandboxLifecycle
 from .models import Caller
 from .policy.access_text import POLICY_NAME
 from .policy.certificates import BundleRefused
@@ -74,7 +73,13 @@ from .sandbox.plaintext import PlaintextDirs, choose_plaintext_dirs, swap_is_on
 from .sandbox.sandboxes import Sandboxes, SandboxSettings
 from .sandbox.way_out import Outside, WayOut
 from .services import Services
-from .settings import SandboxEgress, SandboxLimits, SandboxPreviews, SandboxResources
+from .settings import (
+    SandboxEgress,
+    SandboxLifecycle,
+    SandboxLimits,
+    SandboxPreviews,
+    SandboxResources,
+)
 from .stores.audit_log import MARK_NAME, AuditLog
 from .stores.audit_records import AuditRecords
 from .stores.database import Database

@@ -24,11 +24,11 @@ from jupyter_sandbox.cli.app import SandboxCLI
 from jupyter_sandbox.conversations.states import State
 from jupyter_sandbox.engines.bubblewrap import BubblewrapEngine
 from jupyter_sandbox.engines.docker import DockerEngine
-from jupyter_sandbox.lifecycle_settings import SandboxLifecycle
 from jupyter_sandbox.models import CallState, FileCard, Limits
 from jupyter_sandbox.routes import ROUTES
 from jupyter_sandbox.settings import (
     SandboxEgress,
+    SandboxLifecycle,
     SandboxLimits,
     SandboxPreviews,
     SandboxResources,

@@ -8,7 +8,6 @@ import pytest
 from traitlets import TraitError
 from traitlets.config import Config
 
-from jupyter_sandbox.lifecycle_settings import SandboxLifecycle
 from jupyter_sandbox.models import ConversationRecord, IdleTimes, Lifecycle
 from jupyter_sandbox.policy.idle import (
     BUSY_CPU_SHARE,
@@ -22,6 +21,7 @@ from jupyter_sandbox.policy.idle import (
     suspends_at,
     terminates_at,
 )
+from jupyter_sandbox.settings import SandboxLifecycle
 
 USED = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = 86400.0

@@ -45,7 +45,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     # the edges
     "services": {"tools", "conversations", "sandbox", _INTERFACE, *_GROUND, *_ASKED},
     "settings": {_INTERFACE, "policy", *_GROUND},
-    "lifecycle_settings": _GROUND,
     "directories": {"stores", "errors"},
     "client": set(),  # it speaks HTTP, from wherever it is installed
     "demo": set(),  # it speaks HTTP, as any assistant does
@@ -53,7 +52,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"engines", "sandbox", "conversations", "tools", *_GROUND, *_ASKED},
     "app": {
         *("routes", "tools", "conversations", "sandbox", "engines", "services", "settings"),
-        "lifecycle_settings",
         "directories",
         "events",
         *_GROUND,

@@ -1,4 +1,4 @@
-"""Settings of administrators on the life of sandboxes: when they rest, when they end, how many."""
+"""When sandboxes rest, when they end, and how many there may be."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from typing import Any
 from traitlets import Dict, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
-from .models import IdleTimes, Lifecycle
+from ..models import IdleTimes, Lifecycle
+from .checks import name_of, require_not_negative, require_within
 
 _LONGEST_SECONDS = 10 * 366 * 86400.0
-_MOST_SPARES = 1000
 _LEAST_SECONDS = 60.0  # servers note what they use every 15 s, and look every 20 s
+_RANGES = {
+    "max_busy_seconds": (0, _LONGEST_SECONDS),
+    "keep_awake_seconds": (0, _LONGEST_SECONDS),
+    "evict_idle_seconds": (0, _LONGEST_SECONDS),
+    "memory_stalled_percent": (0, 100),
+    "warm_pool_size": (0, 1000),
+    "reap_seconds": (5, 3600),
+}
 
 
 class SandboxLifecycle(Configurable):
@@ -106,12 +114,6 @@ class SandboxLifecycle(Configurable):
         "MiB, for as long as the server runs. 0: none; each sandbox is made by its first call.",
     ).tag(config=True)
 
-    @validate("warm_pool_size")
-    def _not_too_many(self, proposal: Any) -> Any:
-        if not 0 <= proposal.value <= _MOST_SPARES:
-            raise TraitError(f"SandboxLifecycle.warm_pool_size must be 0 to {_MOST_SPARES}")
-        return proposal.value
-
     reap_seconds = Float(
         300.0,
         help="How often a server looks for what crashes have left (sandboxes, directories, sockets "
@@ -119,22 +121,9 @@ class SandboxLifecycle(Configurable):
         "also at its start. Less finds it earlier and asks the engine more often.",
     ).tag(config=True)
 
-    @validate("reap_seconds")
-    def _in_range(self, proposal: Any) -> Any:
-        if not 5 <= proposal.value <= 3600:
-            raise TraitError("SandboxLifecycle.reap_seconds must be 5 to 3600")
-        return proposal.value
-
     @validate("suspend_seconds", "terminate_seconds")
     def _bounded(self, proposal: Any) -> Any:
-        _require_time(f"SandboxLifecycle.{proposal.trait.name}", proposal.value)
-        return proposal.value
-
-    @validate("max_busy_seconds", "keep_awake_seconds", "evict_idle_seconds")
-    def _possible(self, proposal: Any) -> Any:
-        if not 0 <= proposal.value <= _LONGEST_SECONDS:
-            name = f"SandboxLifecycle.{proposal.trait.name}"
-            raise TraitError(f"{name} must be 0 to {_LONGEST_SECONDS:.0f}")
+        _require_time(name_of(proposal), proposal.value)
         return proposal.value
 
     @validate("group_times")
@@ -152,15 +141,11 @@ class SandboxLifecycle(Configurable):
         *("place_wait_seconds", "place_queue", "memory_low_bytes"),
     )
     def _not_negative(self, proposal: Any) -> Any:
-        if proposal.value < 0:
-            raise TraitError(f"SandboxLifecycle.{proposal.trait.name} must not be negative")
-        return proposal.value
+        return require_not_negative(proposal)
 
-    @validate("memory_stalled_percent")
-    def _percent(self, proposal: Any) -> Any:
-        if not 0 <= proposal.value <= 100:
-            raise TraitError("SandboxLifecycle.memory_stalled_percent must be 0 to 100")
-        return proposal.value
+    @validate(*_RANGES)
+    def _in_range(self, proposal: Any) -> Any:
+        return require_within(proposal, *_RANGES[proposal.trait.name])
 
     def to_lifecycle(self) -> Lifecycle:
         """Give them as data."""
