@@ -58,7 +58,6 @@ class SandboxLimits(Configurable):
 
     @validate(
         "command_seconds",
-        "output_bytes",
         "view_bytes",
         "share_files",
         "share_bytes",
