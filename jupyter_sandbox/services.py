@@ -24,6 +24,7 @@ from .engines.base import Engine
 from .models import Caller, Lifecycle, Limits
 from .previews.file_previews import FilePreviews
 from .sandbox.disk_guard import DiskGuard
+from .sandbox.way_out import WayOut
 from .stores.audit_log import AuditLog
 from .stores.database import Database
 from .stores.file_store import FileStore
@@ -74,6 +75,7 @@ class Services:
     memory_guard: MemoryGuard
     state_counts: StateCounts
     disk_guard: DiskGuard
+    way_out: WayOut
     previews: FilePreviews
     limits: Limits
     lifecycle: Lifecycle
