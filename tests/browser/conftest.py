@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from benchmarks.server import BenchServer, running_server
+from benchmarks.server import running_server
+from tests.live_server import LiveServer
 
 from .canary import listening_canary
 
 CHROMIUM = "/usr/bin/chromium"
-OUTPUTS = "/mnt/user-data/outputs"
 _HERE = Path(__file__).parent
 
 
@@ -71,66 +71,6 @@ def live_server(server_settings, server_command):
     """A server process with sandboxes of bubblewrap; what browsers see is the same on each engine."""
     with running_server("bubblewrap", settings=server_settings, command=server_command) as server:
         yield LiveServer(server)
-
-
-class LiveServer:
-    """The server, and its API as an assistant uses it.
-
-    Attributes
-    ----------
-    url : str
-        Ends with ``/``.
-    """
-
-    def __init__(self, server: BenchServer) -> None:
-        self._server = server
-        self.url = server.url
-        self.token = server.token
-        self.directory = server.directory
-
-    def json(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the API (``path`` below ``sandbox/api/``); what is no success fails."""
-        client = self._server.client()
-        try:
-            return client.json(method, path, body)
-        finally:
-            client.close()
-
-    def conversation(self, title: str = "") -> str:
-        return self.json("POST", "conversations", {"title": title})["id"]
-
-    def call(self, conversation: str, tool: str, **arguments: object) -> dict[str, Any]:
-        return self.json("POST", f"conversations/{conversation}/tools/{tool}", arguments)
-
-    def upload(self, conversation: str, name: str, data: bytes) -> None:
-        client = self._server.client()
-        try:
-            client.put(f"conversations/{conversation}/uploads/{name}", data)
-        finally:
-            client.close()
-
-    def share(self, conversation: str, name: str, data: bytes) -> dict[str, Any]:
-        """Share a file of this name and contents; give its card."""
-        self.upload(conversation, name, data)
-        copied = self.call(
-            conversation, "bash", command=f"cp '/mnt/user-data/uploads/{name}' {OUTPUTS}/"
-        )
-        assert copied["exit_code"] == 0, copied
-        result = self.call(conversation, "share_files", paths=[f"{OUTPUTS}/{name}"])
-        assert not result["is_error"], result
-        return next(part for part in result["content"] if part["type"] == "file")
-
-    def kill(self) -> None:
-        """End the server as a crash does."""
-        self._server.kill()
-
-    def start_again(self) -> None:
-        """Start the server once more, on the same data, at the same address."""
-        self._server.start_again()
-
-    def log(self) -> str:
-        """Give what the server has logged."""
-        return (self.directory / "server.log").read_text(errors="replace")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Frame, Page
 
-from .conftest import LiveServer
+from tests.live_server import LiveServer
 
 
 def open_preview(page: Page, server: LiveServer, conversation: str, name: str, query="") -> Page:

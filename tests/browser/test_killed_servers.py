@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from .conftest import LiveServer
+from tests.live_server import LiveServer
+
 from .lab import Lab
 
 BUILT = Path(__file__).parents[2] / "jupyter_sandbox/labextension"

@@ -6,7 +6,6 @@ fixture of pytest-jupyter.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import urllib.request
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.server import BenchServer, running_server
+from benchmarks.server import running_server
+from tests.live_server import LiveServer
 
 _HERE = Path(__file__).parent
 
@@ -40,31 +40,11 @@ def jp_server_cleanup():
 def sandbox_server():
     """A server with sandboxes of bubblewrap; what clients see is the same on each engine."""
     with running_server("bubblewrap") as server:
-        yield Server(server)
+        yield JupyterServer(server)
 
 
-class Server:
-    """The server, and its API as an assistant uses it.
-
-    Attributes
-    ----------
-    url : str
-        Ends with ``/``.
-    """
-
-    def __init__(self, server: BenchServer) -> None:
-        self._server = server
-        self.url = server.url
-        self.token = server.token
-        self.pid = server.pid
-
-    def json(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the API (``path`` below ``sandbox/api/``); what is no success fails."""
-        with contextlib.closing(self._server.client()) as client:
-            return client.json(method, path, body)
-
-    def conversation(self) -> str:
-        return self.json("POST", "conversations", {})["id"]
+class JupyterServer(LiveServer):
+    """The server, and what clients of Jupyter servers ask of it."""
 
     def of(self, conversation: str) -> str:
         """Give the base URL of a conversation as a Jupyter server."""
@@ -80,8 +60,3 @@ class Server:
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
-
-    def text(self, conversation: str, tool: str, **arguments: object) -> str:
-        """Call a tool; give the text that the model reads."""
-        result = self.json("POST", f"conversations/{conversation}/tools/{tool}", arguments)
-        return "\n".join(p["text"] for p in result["content"] if p["type"] == "text")
