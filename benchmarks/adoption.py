@@ -13,16 +13,8 @@ from .arms import Arm, Sample
 from .client import CaseFailed
 from .engine_verbs import verbs_of
 from .sandbox_memory import sandbox_of
-from .server import BenchServer, running_server
+from .server import UNLIMITED, BenchServer, running_server
 
-UNLIMITED = (
-    "--SandboxLimits.conversations_per_hour=0",
-    "--SandboxLimits.calls_per_minute=0",
-    "--SandboxLifecycle.running_per_user=0",
-    "--SandboxLifecycle.running_total=0",
-    "--SandboxLifecycle.live_per_user=0",
-    "--SandboxLifecycle.live_total=0",
-)
 _ADOPTED = 'jupyter_sandbox_adopted_total{outcome="adopted"}'
 _AT_ONCE = 4
 _BOUND_SECONDS = 300.0

@@ -18,12 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .adoption import UNLIMITED
 from .cases import suspend
 from .client import CaseFailed, SandboxClient
 from .engine_verbs import EngineVerbs, verbs_of
 from .sandbox_memory import memory_of
-from .server import BenchServer, running_server
+from .server import UNLIMITED, BenchServer, running_server
 
 PROBE = "--ServerApp.jpserver_extensions=benchmarks.probe=True"
 _AT_ONCE = 4

@@ -28,6 +28,16 @@ from jupyter_sandbox.engines.docker import DockerEngine
 
 from .client import CaseFailed, SandboxClient
 
+UNLIMITED = (
+    "--SandboxLimits.conversations_per_hour=0",
+    "--SandboxLimits.calls_per_minute=0",
+    "--SandboxLifecycle.running_per_user=0",
+    "--SandboxLifecycle.running_total=0",
+    "--SandboxLifecycle.live_per_user=0",
+    "--SandboxLifecycle.live_total=0",
+)
+"""Settings of a server that takes any number of conversations, calls and sandboxes."""
+
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _LOG_BYTES = 4000
