@@ -193,9 +193,9 @@ def test_both_sides_of_each_limit():
     assert not is_over(EngineUsage(10 * GIB, 1000), LIMITS)
     assert is_over(EngineUsage(10 * GIB + 1, 0), LIMITS)
     assert is_over(EngineUsage(0, 1001), LIMITS)
-    assert not is_over(EngineUsage(13 * GIB, 2000), LIMITS, far=True)
+    assert not is_over(EngineUsage(13 * GIB, 251_250), LIMITS, far=True)
     assert is_over(EngineUsage(14 * GIB, 0), LIMITS, far=True)
-    assert is_over(EngineUsage(0, 2001), LIMITS, far=True)
+    assert is_over(EngineUsage(0, 251_251), LIMITS, far=True)
 
 
 def test_a_measurement_that_takes_long_is_not_repeated_at_once():

@@ -39,6 +39,7 @@ _AT_ONCE = 2
 _NOISE_BYTES = 2**20
 _NOISE_ENTRIES = 64
 _FAR_BYTES = 2**30
+_FAR_ENTRIES = 250_000  # what is written in two seconds or so, like the bytes
 _VERB_SECONDS = 20.0
 
 LOW = (
@@ -264,10 +265,11 @@ class DiskGuard:
 
 
 def is_over(usage: EngineUsage, limits: Resources, far: bool = False) -> bool:
-    """Say whether it takes more than it may; ``far``: a quarter and 1 GiB more."""
+    """Say whether it takes more than it may; ``far``: a quarter and a fixed margin more."""
     size, entries = usage.disk_bytes or 0, usage.disk_entries or 0
     if far:
-        return size > limits.disk_bytes * 1.25 + _FAR_BYTES or entries > limits.disk_entries * 2
+        too_large = size > limits.disk_bytes * 1.25 + _FAR_BYTES
+        return too_large or entries > limits.disk_entries * 1.25 + _FAR_ENTRIES
     return size > limits.disk_bytes or entries > limits.disk_entries
 
 
