@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Protocol
 
 from ..errors import InvalidRequest, NotFound, SandboxError, Unavailable
 from ..models import ConversationRecord, IdleTimes
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import SilentGuest
 from ..sandbox.silence import PATIENCE_SECONDS
+from .attachment import Attachment, Followers
 from .notices import replaced_sandbox, resumed_sandbox
 from .provisioning import Provisioning
 from .resting import BY_HAND
@@ -28,23 +27,6 @@ from .surroundings import Surroundings
 from .use_notes import UseNotes
 
 _POLL_SECONDS = 0.05
-_LOOKERS_SECONDS = 2.0
-
-
-class Followers(Protocol):
-    """Those who follow the sandbox as it runs: the clients of its kernel."""
-
-    def rested(self) -> None:
-        """Learn that it stands still, or is let go; at once, and nothing waits."""
-        ...
-
-    def attached(self, sandbox: Sandbox) -> None:
-        """Learn that it goes on, as this one; nothing waits."""
-        ...
-
-    async def let_go(self) -> None:
-        """Let go of what was connected to it; it may come back."""
-        ...
 
 
 class Conversation:
@@ -53,46 +35,41 @@ class Conversation:
     def __init__(self, conversation_id: str, around: Surroundings) -> None:
         self.conversation_id = conversation_id
         self.users = 0
-        self._followers: weakref.ref[Followers] | None = None  # they hold on to this one
-        self.rests_since: float | None = None  # the loop's time; None: it runs, as far as we know
         self.has_notice = False  # this process may have written one that waits in the database
         self.found: ConversationRecord | None = None  # as it was looked up last
         self._around = around
-        self._lock = asyncio.Lock()  # guards _sandbox; held while one is provisioned
-        self._sandbox: Sandbox | None = None
+        self._lock = asyncio.Lock()  # guards _attached; held while one is provisioned
+        self._attached = Attachment(around.sandboxes)
         self._provisioning = Provisioning(conversation_id, around)
         self._uses = UseNotes(conversation_id, around.resting.records, around.log)
-        self._lookers = 0
-        self._no_lookers = asyncio.Event()
-        self._silent_since: float | None = None  # of a guest that runs and does not answer
         self._deleted = False
 
     def __repr__(self) -> str:
-        return f"<Conversation {self.conversation_id} users={self.users} {self._sandbox}>"
+        return f"<Conversation {self.conversation_id} users={self.users} {self._attached}>"
 
     @property
     def is_attached(self) -> bool:
         """Whether there is a sandbox that could be lent at once."""
-        return (
-            self._sandbox is not None
-            and not self._sandbox.gone
-            and not self._deleted
-            and self.rests_since is None
-        )
+        return self._attached.is_running and not self._deleted
+
+    @property
+    def rests_since(self) -> float | None:
+        """The loop's time since when what is attached stands still; None: it runs."""
+        return self._attached.rests_since
 
     @property
     def sandbox(self) -> Sandbox | None:
         """The attached sandbox, if any: for looking, not for use."""
-        return self._sandbox
+        return self._attached.sandbox
 
     @property
     def followers(self) -> Followers | None:
         """Whoever is told what becomes of the sandbox."""
-        return None if self._followers is None else self._followers()
+        return self._attached.followers
 
     @followers.setter
     def followers(self, followers: Followers) -> None:
-        self._followers = weakref.ref(followers)
+        self._attached.followers = followers
 
     @contextlib.asynccontextmanager
     async def use(self) -> AsyncIterator[Sandbox]:
@@ -107,15 +84,15 @@ class Conversation:
         """
         self._around.sandboxes.require_running()
         self.users += 1
-        sandbox = self._sandbox
+        sandbox = self._attached.sandbox
         try:
-            if sandbox is None or sandbox.gone or self.rests_since is not None:
+            if sandbox is None or not self._attached.is_running:
                 async with self._lock:
                     sandbox = await self._ensure()
             while not await self._touch(sandbox):
                 async with self._lock:
-                    if self._sandbox is sandbox:
-                        self._rest()  # another server has moved it: look what it is now
+                    if self._attached.sandbox is sandbox:
+                        self._attached.rest()  # another server has moved it: look what it is now
                     sandbox = await self._ensure()
             with sandbox.watched():
                 yield sandbox
@@ -130,16 +107,11 @@ class Conversation:
     @contextlib.asynccontextmanager
     async def use_running(self) -> AsyncIterator[Sandbox | None]:
         """Lend the sandbox if it runs, else None: for looking. It is no use, and starts nothing."""
-        self._lookers += 1
-        try:
+        with self._attached.looked_at():
             if not self.is_attached:
                 async with self._lock:
                     await self._attach_running()
-            yield self._sandbox if self.is_attached else None
-        finally:
-            self._lookers -= 1
-            if not self._lookers:
-                self._no_lookers.set()
+            yield self._attached.sandbox if self.is_attached else None
 
     async def suspended_sandbox(self) -> str:
         """Give the id of the sandbox if it is suspended, else ""; wakes nothing."""
@@ -152,8 +124,7 @@ class Conversation:
 
     async def note_in_flight(self) -> None:
         """Note in the database what runs here; what another server has suspended goes on."""
-        sandbox = self._sandbox
-        if sandbox is None or sandbox.gone or not self._runs_something:
+        if not self._attached.is_there or not self._runs_something:
             return
         record = await self._uses.note_in_flight()
         if record is not None and record.state == State.SUSPENDED:
@@ -173,26 +144,26 @@ class Conversation:
             if self._agrees(record):
                 return True
             if record is not None and self._is_attached_to(record):
-                self._rest()
+                self._attached.rest()
                 return True
-            await self._let_go()
+            await self._attached.let_go()
         return False
 
     def _agrees(self, record: ConversationRecord | None) -> bool:
-        if self._sandbox is None or self._runs_something:
+        if self._attached.sandbox is None or self._runs_something:
             return True
         if record is None or not self._is_attached_to(record):
             return False
         return record.state == State.RUNNING or self.rests_since is not None
 
     def _is_attached_to(self, record: ConversationRecord) -> bool:
-        sandbox = self._sandbox
+        sandbox = self._attached.sandbox
         is_there = record.state in (State.RUNNING, State.SUSPENDED)
         return is_there and sandbox is not None and record.sandbox_id == sandbox.sandbox_id
 
     async def interrupt(self) -> int:
         """End what runs in the sandbox; give how many commands and cells that were."""
-        sandbox = self._sandbox
+        sandbox = self._attached.sandbox
         if not self.is_attached:
             async with self._lock:
                 sandbox = await self._attach_running()
@@ -224,17 +195,17 @@ class Conversation:
                 return done
             if record.state != State.RUNNING:
                 return Righted.NOTHING
-            await self._let_go()
-            self._sandbox = await self._attach(record, is_patient=True)
-            if self._sandbox is None:
+            await self._attached.let_go()
+            sandbox = await self._attach(record, is_patient=True)
+            if sandbox is None:
                 return Righted.LOST
-            self._run_on(self._sandbox)
+            self._attached.run(sandbox)
             return Righted.ADOPTED
 
     async def detach(self) -> None:
         """Let go of the sandbox; it runs on."""
         async with self._lock:
-            await self._let_go()
+            await self._attached.let_go()
 
     @property
     def is_busy(self) -> bool:
@@ -245,7 +216,7 @@ class Conversation:
         """Let go of a suspended sandbox: its next use takes a quarter of a second more."""
         async with self._lock:
             if self.rests_since is not None:
-                await self._let_go()
+                await self._attached.let_go()
 
     async def suspend(
         self, actor: str = "", because: str = BY_HAND, unused_since: datetime | None = None
@@ -276,16 +247,16 @@ class Conversation:
             self._require_idle()
             if unused_since is not None and record.used_at > unused_since:
                 raise InvalidRequest("The sandbox was used meanwhile.", status=409)
-            self._rest()  # from here on, new uses wait for the lock
+            self._attached.rest()  # from here on, new uses wait for the lock
             notice = ""
             try:
-                await self._await_lookers()
-                if self._sandbox is not None and not self._sandbox.gone:
-                    await self._sandbox.python.trim()
+                await self._attached.await_lookers()
+                if self._attached.sandbox is not None and self._attached.is_there:
+                    await self._attached.sandbox.python.trim()
                 notice = await self._around.resting.suspend(record, because)
             finally:
                 if not notice:  # also if the engine failed: what it is now, the next use finds out
-                    await asyncio.shield(self._let_go())
+                    await asyncio.shield(self._attached.let_go())
             if not notice:
                 raise InvalidRequest("The sandbox changed meanwhile; look again.", status=409)
         self._around.tell(self.conversation_id, notice)
@@ -330,7 +301,7 @@ class Conversation:
             self._require_state(record, *endable)
             if unused_since is not None:
                 self._require_idle()
-            await self._let_go()
+            await self._attached.let_go()
             if not await around.database.set_state(
                 *(self.conversation_id, endable, State.TERMINATED), unused_since=unused_since
             ):
@@ -349,7 +320,7 @@ class Conversation:
         """
         self._deleted = True
         async with self._lock:
-            await self._let_go()
+            await self._attached.let_go()
             try:
                 record = await self._around.database.conversation(self.conversation_id)
                 await self._around.database.delete_conversation(self.conversation_id)
@@ -367,11 +338,11 @@ class Conversation:
 
     async def _ensure(self) -> Sandbox:
         """Give an attached sandbox; the lock is held."""
-        if self._sandbox is not None:
-            if self._sandbox.gone or (self.rests_since is not None and not await self._rouse()):
-                await self._let_go()
-            else:
-                return self._sandbox
+        attached = self._attached
+        if attached.sandbox is not None:
+            if attached.is_running or (attached.is_there and await self._rouse(attached.sandbox)):
+                return attached.sandbox
+            await attached.let_go()
         while True:
             record = await self._record()
             if record.state in (State.RUNNING, State.SUSPENDED):
@@ -387,16 +358,14 @@ class Conversation:
                 self._uses.noted()  # with the record
             else:
                 raise Unavailable("the conversation is in an unknown state", detail=record.state)
-            self._sandbox = sandbox
             self.has_notice = self.has_notice or bool(record.notice)  # of another process
             sandbox.warm_up()
-            self._run_on(sandbox)
+            attached.run(sandbox)
             return sandbox
 
-    async def _rouse(self) -> bool:
+    async def _rouse(self, sandbox: Sandbox) -> bool:
         """Let the sandbox that rests, and is attached, go on; False: it is to be let go."""
-        sandbox, resting = self._sandbox, self._around.resting
-        assert sandbox is not None
+        resting = self._around.resting
         while True:
             record = await self._record()
             if record.sandbox_id != sandbox.sandbox_id:
@@ -418,46 +387,23 @@ class Conversation:
             raise
         if record.state == State.SUSPENDED:
             await self._note_woken(record)
-        self._run_on(sandbox)
+        self._attached.run(sandbox)
         return True
 
     async def _attach_running(self) -> Sandbox | None:
         """Attach if it runs; the lock is held. Another may have attached while it was awaited."""
-        if self._sandbox is not None:
-            if not self._sandbox.gone:
-                return self._sandbox
-            await self._let_go()
+        attached = self._attached
+        if attached.is_running:
+            return attached.sandbox
         record = await self._record()
         if record.state == State.RUNNING:
-            if self.rests_since is not None and await self._rouse():
-                return self._sandbox
-            await self._let_go()
-            self._sandbox = await self._attach(record, is_patient=True)
-            if self._sandbox is not None:
-                self._run_on(self._sandbox)
-        return self._sandbox if self.is_attached else None
-
-    def _rest(self) -> None:
-        """Note that it stands still; what is attached stays so."""
-        if self._sandbox is not None:
-            self.rests_since = asyncio.get_running_loop().time()
-            self._around.sandboxes.rested(self._sandbox)
-            if self.followers is not None:
-                self.followers.rested()
-
-    def _run_on(self, sandbox: Sandbox) -> None:
-        """Note that it runs."""
-        self.rests_since = None
-        if self.followers is not None:
-            self.followers.attached(sandbox)
-
-    async def _await_lookers(self) -> None:
-        """Wait a moment for those that look: they lose what they look at."""
-        if self._lookers:
-            self._no_lookers.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOKERS_SECONDS):
-                    await self._no_lookers.wait()
+            resting = attached.sandbox if attached.is_there else None  # another has woken it
+            if resting is None or not await self._rouse(resting):
+                await attached.let_go()
+                sandbox = await self._attach(record, is_patient=True)
+                if sandbox is not None:
+                    attached.run(sandbox)
+        return attached.sandbox if attached.is_running else None
 
     async def _note_woken(self, record: ConversationRecord) -> None:
         self._uses.noted()
@@ -481,8 +427,8 @@ class Conversation:
             sandbox = await around.sandboxes.attach(record.sandbox_id, self.conversation_id)
         except SilentGuest:  # any other error is the engine's: nothing is known to be lost
             now = asyncio.get_running_loop().time()
-            self._silent_since = self._silent_since or now
-            if is_patient or now - self._silent_since < PATIENCE_SECONDS:
+            since = self._attached.silent_since = self._attached.silent_since or now
+            if is_patient or now - since < PATIENCE_SECONDS:
                 if woken:
                     await around.resting.undo_wake(record)
                 raise
@@ -491,7 +437,7 @@ class Conversation:
             if woken:
                 await around.resting.undo_wake(record)
             raise
-        self._silent_since = None
+        self._attached.silent_since = None
         if sandbox is None:
             await self._lose(record, why)
             return None
@@ -536,21 +482,9 @@ class Conversation:
             raise NotFound("There is no such conversation.")
         return record
 
-    async def _let_go(self) -> None:
-        """Detach; the lock is held."""
-        sandbox, self._sandbox = self._sandbox, None
-        self.rests_since = None
-        if sandbox is not None:
-            if sandbox.silence is not None:
-                self._silent_since = sandbox.silence.since
-            if (followers := self.followers) is not None:
-                followers.rested()
-                await followers.let_go()
-            await sandbox.detach()
-
     @property
     def _runs_something(self) -> bool:
-        sandbox = self._sandbox
+        sandbox = self._attached.sandbox
         return bool(self.users or (self.is_attached and sandbox and sandbox.python.is_busy))
 
     def _require_idle(self) -> None:

@@ -78,6 +78,18 @@ async def test_an_unused_sandbox_is_suspended_and_its_next_use_wakes_it_with_all
     assert told[2].startswith("[The sandbox was suspended and goes on now.")
 
 
+async def test_there_is_nothing_to_interrupt_in_one_that_stands_still(api, app):
+    conversation = await api.conversation()
+    await api.bash(conversation, "sleep 1000 &")
+    status, _ = await api.json("POST", "conversations", conversation, "suspend")
+    assert status == 200
+    async with asyncio.timeout(5):
+        status, said = await api.json("POST", "conversations", conversation, "interrupt")
+    assert (status, said) == (200, {"interrupted": 0})
+    assert await state(api, conversation) == "suspended"
+    assert "1" in await api.bash(conversation, "pgrep -c sleep")
+
+
 async def test_after_thirty_days_it_is_ended_and_the_next_result_says_what_is_lost(api, app):
     conversation = await api.conversation()
     await api.raw("PUT", "conversations", conversation, "uploads", "kept.txt", body=b"kept")
