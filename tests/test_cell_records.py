@@ -214,6 +214,7 @@ def test_a_deadline_interrupts_when_nobody_else_has(interrupts):
     deadline.begin(0.0)
     deadline.begin(1000.0)
     assert sum(thread.name == "deadline" for thread in threading.enumerate()) == 1
+    assert not deadline.end()  # else this process is interrupted in 1000 seconds
 
 
 def test_a_cell_that_ended_in_time_is_not_interrupted(interrupts):

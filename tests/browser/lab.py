@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 # What an assistant does shows after the next poll, at most ten seconds later.
 expect.set_options(timeout=20_000)
@@ -81,6 +82,20 @@ class Lab:
         """Choose from an entry's context menu."""
         target.click(button="right")
         self.page.locator(".lm-Menu-item", has_text=re.compile(f"^{item}")).first.click()
+
+    def rename(self, target: Locator, name: str) -> None:
+        """Give an entry another name; once more if the listing was read anew under the hand.
+
+        JupyterLab's listing forgets then which entry was chosen, and "Rename" does nothing.
+        """
+        editor = self.panel.locator(".jp-DirListing-editor")
+        for _ in range(3):
+            self.menu(target, "Rename")
+            with contextlib.suppress(TimeoutError):
+                editor.wait_for(timeout=5_000)
+                break
+        editor.fill(name)
+        editor.press("Enter")
 
     def dialog(self) -> Locator:
         return self.page.locator(".jp-Dialog")

@@ -380,10 +380,7 @@ def test_a_file_is_renamed(lab, live_server, uploads):
     live_server.upload(conversation, "old.txt", b"text")
     lab.open()
     lab.show("Renames", "uploads")
-    lab.menu(lab.entry("old.txt"), "Rename")
-    editor = lab.panel.locator(".jp-DirListing-editor")
-    editor.fill("new ñ.txt")
-    editor.press("Enter")
+    lab.rename(lab.entry("old.txt"), "new ñ.txt")
     expect(lab.entry("new ñ.txt")).to_be_visible()
     lab.until(lambda: uploads.names(conversation) == ["new ñ.txt"])
     assert uploads.data(conversation, "new ñ.txt") == b"text"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import struct
 import time
@@ -94,6 +95,7 @@ class Watch:
     """How long the loop was kept from others, and how much this process grew.
 
     Of each pause only what this process worked in it counts: on a busy machine others take time too.
+    Nor counts what earlier tests left in it: the collector does not look through that meanwhile.
     """
 
     def __init__(self) -> None:
@@ -102,6 +104,8 @@ class Watch:
         self._process = psutil.Process()
 
     async def __aenter__(self) -> Watch:
+        gc.collect()
+        gc.freeze()
         self._before = self._process.memory_info().rss
         self._task = asyncio.ensure_future(self._look())
         return self
@@ -110,6 +114,7 @@ class Watch:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        gc.unfreeze()
 
     async def _look(self) -> None:
         last, worked = time.perf_counter(), time.process_time()
