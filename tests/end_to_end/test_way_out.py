@@ -164,7 +164,7 @@ async def test_a_killed_forwarder_is_replaced(api):
 async def test_a_killed_proxy_is_started_again_and_the_sandbox_finds_it(api, app):
     conversation = await api.conversation()
     assert REFUSED in await api.bash(conversation, ASK)
-    proxy = app._way_out._proxy
+    proxy = (await app.ready()).way_out._proxy
     before = proxy.pid
     os.kill(before, signal.SIGKILL)
     await eventually(lambda: proxy.pid not in (None, before))
@@ -184,7 +184,7 @@ async def test_without_a_server_nothing_gets_out_and_the_next_server_opens_the_w
         },
     )
     await api.bash(conversation, "until [ -e /tmp/begun ]; do sleep 0.05; done")
-    pid = app._way_out._proxy.pid
+    pid = (await app.ready()).way_out._proxy.pid
     await app.stop_extension()
     assert not os.path.exists(f"/proc/{pid}")
     await asyncio.sleep(1)  # the command inside asks while there is no server
@@ -194,7 +194,7 @@ async def test_without_a_server_nothing_gets_out_and_the_next_server_opens_the_w
     )
     assert "The way out of this sandbox does not answer right now" in text_of(done)
     assert REFUSED in await api.bash(conversation, ASK)
-    assert app._way_out._proxy.pid != pid
+    assert (await app.ready()).way_out._proxy.pid != pid
 
 
 async def test_a_removed_sandbox_leaves_no_socket_open(api, app, short_dir):
@@ -204,12 +204,12 @@ async def test_a_removed_sandbox_leaves_no_socket_open(api, app, short_dir):
     assert len(sockets) == 1
     await api.raw("DELETE", "conversations", conversation)
     assert not sockets[0].exists()
-    assert repr(app._way_out._proxy).endswith("sandboxes=0>")
+    assert repr((await app.ready()).way_out._proxy).endswith("sandboxes=0>")
 
 
 async def test_the_guidance_names_what_may_be_reached(api, app):
-    await app.ready()
-    await eventually(lambda: app._way_out.allowed is not None)
+    way_out = (await app.ready()).way_out
+    await eventually(lambda: way_out.allowed is not None)
     _, body = await api.json("GET", "tools")
     assert "https to allowed.example" in body["guidance"]
 
@@ -227,7 +227,7 @@ class TestSwitchedOff:
         assert "HTTP/1.1 403 No network in this sandbox" in shown
         assert "the server's administrator allows no hosts" in shown
         assert "Tunnel connection failed: 403 No network in this sandbox" in shown
-        assert app._way_out._proxy is None
+        assert (await app.ready()).way_out._proxy is None
         _, body = await api.json("GET", "tools")
         assert "The sandbox has no network" in body["guidance"]
 
