@@ -19,6 +19,7 @@ from jupyter_sandbox.stores.conversation_keys import rewrap_all
 from jupyter_sandbox.stores.database import Database
 from jupyter_sandbox.stores.key_records import KeyRecords
 from jupyter_sandbox.stores.master_keys import load_master_keys
+from tests.database_url import url_of
 
 LOG = logging.getLogger("test")
 
@@ -26,7 +27,7 @@ LOG = logging.getLogger("test")
 @contextlib.asynccontextmanager
 async def house(directory):
     """A server's database, keyring and audit log."""
-    database = Database(f"sqlite:///{directory / 'sandbox.db'}")
+    database = Database(url_of(directory / "sandbox.db"))
     await database.open()
     master = load_master_keys(directory / "master.key", {})
     records = AuditRecords(database.connections, master)
@@ -46,7 +47,7 @@ async def write(audit: AuditLog, count: int) -> None:
 
 def change(directory, *statements: str) -> None:
     """Do what somebody with the database file can."""
-    engine = sa.create_engine(f"sqlite:///{directory / 'sandbox.db'}")
+    engine = sa.create_engine(url_of(directory / "sandbox.db"))
     with engine.begin() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -114,6 +115,7 @@ async def test_a_change_behind_our_back_is_found(tmp_path, statements, problem):
         assert any(each.startswith(problem) for each in report.problems), report
 
 
+@pytest.mark.sqlite
 async def test_a_chain_written_anew_under_another_key_is_found(tmp_path):
     (tmp_path / "other").mkdir()
     async with house(tmp_path) as (_, _, audit), house(tmp_path / "other") as (_, _, forged):
@@ -213,7 +215,8 @@ async def test_the_command_says_whether_the_log_is_whole_and_prints_it(tmp_path)
     def run(*words: str):
         command = [sys.executable, "-m", "jupyter_sandbox.cli.app", "audit", *words]
         return subprocess.run(
-            [*command, f"--data-dir={tmp_path}"], capture_output=True, text=True, check=False
+            [*command, f"--data-dir={tmp_path}", f"--db-url={url_of(tmp_path / 'sandbox.db')}"],
+            **{"capture_output": True, "text": True, "check": False},
         )
 
     done = await asyncio.to_thread(run, "verify")

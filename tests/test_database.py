@@ -23,6 +23,7 @@ from jupyter_sandbox.stores.database import Database, page_cursor
 from jupyter_sandbox.stores.idle_records import IdleRecords
 from jupyter_sandbox.stores.running_calls import RunningCalls
 from tests.claims import claim
+from tests.database_url import url_of
 
 RESULT = {"is_error": False, "code": "ok", "content": [{"type": "text", "text": "hi \ud800 \0 ü"}]}
 
@@ -40,7 +41,7 @@ class Clock:
 
 @contextlib.asynccontextmanager
 async def opened(path: Path, clock: Clock | None = None) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{path / 'sandbox.db'}", clock or Clock())
+    database = Database(url_of(path / "sandbox.db"), clock or Clock())
     await database.open()
     try:
         yield database
@@ -334,7 +335,7 @@ def side_by_side(program: str, arguments: list[list[str]]) -> list[str]:
 async def test_of_two_processes_that_claim_at_once_one_wins(tmp_path):
     async with opened(tmp_path) as database:
         id = (await one(database)).conversation_id
-        url = f"sqlite:///{tmp_path / 'sandbox.db'}"
+        url = url_of(tmp_path / "sandbox.db")
         won = await asyncio.to_thread(side_by_side, CLAIMER, [[url, id, "a"], [url, id, "b"]])
         assert sorted(won) == ["0", "1"]
         record = await database.conversation(id)
@@ -343,7 +344,7 @@ async def test_of_two_processes_that_claim_at_once_one_wins(tmp_path):
 
 
 async def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path):
-    url = f"sqlite:///{tmp_path / 'sandbox.db'}"
+    url = url_of(tmp_path / "sandbox.db")
     counts = await asyncio.to_thread(side_by_side, OPENER, [[url]] * 3)
     assert max(counts) == "3"
 
@@ -369,9 +370,10 @@ async def test_a_notice_added_while_another_is_taken_is_not_lost(tmp_path):
             """Another process takes the notice, and another is added, between look and take."""
             if statement.startswith("SELECT") and not interfered:
                 interfered.append(statement)
-                with contextlib.closing(sqlite3.connect(tmp_path / "sandbox.db")) as other:
-                    other.execute("UPDATE conversations SET notice = 'Two.'")
-                    other.commit()
+                other = sa.create_engine(url_of(tmp_path / "sandbox.db"))
+                with other.begin() as beside:
+                    beside.exec_driver_sql("UPDATE conversations SET notice = 'Two.'")
+                other.dispose()
 
         sa.event.listen(database._connections._engine, "after_cursor_execute", interfere)
         assert await database.take_notice(id) == "Two."
@@ -456,7 +458,7 @@ async def test_the_tables_are_what_the_migrations_make(tmp_path):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'sandbox.db'}")
+    engine = sa.create_engine(url_of(tmp_path / "sandbox.db"))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, schema.metadata) == []
@@ -472,10 +474,11 @@ async def test_opening_a_current_database_does_not_load_alembic(tmp_path):
         "asyncio.run(Database(sys.argv[1]).open())\n"
         "print('alembic' in sys.modules)\n"
     )
-    url = f"sqlite:///{tmp_path / 'sandbox.db'}"
+    url = url_of(tmp_path / "sandbox.db")
     assert await asyncio.to_thread(side_by_side, program, [[url]]) == ["False"]
 
 
+@pytest.mark.sqlite
 async def test_the_file_is_ours_alone_and_has_a_write_ahead_log(tmp_path):
     async with opened(tmp_path) as database:
         await one(database)
@@ -485,6 +488,7 @@ async def test_the_file_is_ours_alone_and_has_a_write_ahead_log(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["sandbox.db"]
 
 
+@pytest.mark.sqlite
 async def test_what_is_no_database_is_unavailable(tmp_path):
     (tmp_path / "sandbox.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(Unavailable, match="the sandbox database"):
@@ -497,6 +501,7 @@ async def test_what_is_no_database_is_unavailable(tmp_path):
         Database("nonsense")
 
 
+@pytest.mark.sqlite
 async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path):
     async with opened(tmp_path):
         pass
@@ -510,6 +515,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_pa
     assert (tmp_path / "sandbox.db").read_bytes() == before
 
 
+@pytest.mark.sqlite
 async def test_errors_hide_what_was_stored(tmp_path):
     async with opened(tmp_path) as database:
         id = (await one(database)).conversation_id
@@ -524,7 +530,7 @@ async def test_errors_hide_what_was_stored(tmp_path):
 
 
 async def test_before_open_and_after_close_it_is_unavailable(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'sandbox.db'}")
+    database = Database(url_of(tmp_path / "sandbox.db"))
     with pytest.raises(Unavailable, match="not open"):
         await database.conversation("x")
     await database.open()

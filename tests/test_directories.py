@@ -17,6 +17,7 @@ from jupyter_sandbox.directories import (
 from jupyter_sandbox.errors import Unavailable
 from jupyter_sandbox.stores.connections import Connections
 from jupyter_sandbox.stores.installation import require_installation
+from tests.database_url import url_of
 
 
 def test_a_server_looks_for_sockets_where_the_one_before_it_had_them(tmp_path):
@@ -66,7 +67,7 @@ def test_the_id_of_an_installation_stays(tmp_path):
 
 
 async def test_a_database_belongs_to_the_installation_that_came_first(tmp_path):
-    connections = [Connections(f"sqlite:///{tmp_path / 'db'}") for _ in range(2)]
+    connections = [Connections(url_of(tmp_path / "db")) for _ in range(2)]
     for each in connections:
         await each.open()
     await require_installation(connections[0], "aa")
@@ -81,7 +82,7 @@ async def test_a_new_database_beside_stored_files_is_refused_and_leaves_them_alo
     assert not has_stored_files(tmp_path / "vault")
     (tmp_path / "vault" / "conversation").mkdir(parents=True)
     assert has_stored_files(tmp_path / "vault")
-    new, known = (Connections(f"sqlite:///{tmp_path / name}") for name in ("new", "known"))
+    new, known = (Connections(url_of(tmp_path / name)) for name in ("new", "known"))
     for each in (new, known):
         await each.open()
     await require_installation(known, "aa")

@@ -16,6 +16,7 @@ from jupyter_sandbox.errors import Unavailable
 from jupyter_sandbox.stores.connections import Connections
 from jupyter_sandbox.stores.leases import LONGEST_SECONDS, Leases
 from jupyter_sandbox.stores.server_marks import ServerMarks
+from tests.database_url import url_of
 from tests.faults.table import fault
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Store:
         self.path, self.clock, self.opened = path, Clock(), []
 
     async def leases(self) -> Leases:
-        connections = Connections(f"sqlite:///{self.path}")
+        connections = Connections(url_of(self.path))
         self.opened.append(connections)
         await connections.open()
         return Leases(connections, self.clock)

@@ -20,6 +20,7 @@ from jupyter_sandbox.policy.clipping import Clipping, clip_text
 from jupyter_sandbox.stores.database import Database
 from jupyter_sandbox.stores.message_records import Entry, MessageRecords
 from jupyter_sandbox.tools.call_messages import call_message, result_message
+from tests.database_url import url_of
 
 LOG = logging.getLogger("test")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,7 +28,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 @contextlib.asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[tuple[Database, MessageRecords, str]]:
-    database = Database(f"sqlite:///{path / 'sandbox.db'}")
+    database = Database(url_of(path / "sandbox.db"))
     await database.open()
     try:
         record, _ = await database.create_conversation("alice", key="k")

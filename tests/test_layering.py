@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "directories": {"stores", "errors"},
     "client": set(),  # it speaks HTTP, from wherever it is installed
     "demo": set(),  # it speaks HTTP, as any assistant does
-    "cli": {"demo", "policy", "stores", "__init__", *_GROUND},
+    "cli": {"demo", "policy", "stores", "directories", "__init__", *_GROUND},
     "testing": {"engines", "sandbox", "conversations", "tools", *_GROUND, *_ASKED},
     "app": {
         *("routes", "tools", "conversations", "sandbox", "engines", "services", "settings"),

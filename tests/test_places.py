@@ -28,6 +28,7 @@ from jupyter_sandbox.sandbox.host_memory import read_memory
 from jupyter_sandbox.stores import schema
 from jupyter_sandbox.stores.database import Database
 from jupyter_sandbox.stores.place_records import PlaceRecords, Taking
+from tests.database_url import url_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMITS = Lifecycle(live_per_user=5, running_per_user=3, live_total=20, running_total=10)
@@ -233,7 +234,7 @@ def test_the_memory_of_this_host_is_read_and_a_host_without_is_said(tmp_path):
 
 @contextlib.asynccontextmanager
 async def opened(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'sandbox.db'}")
+    database = Database(url_of(tmp_path / "sandbox.db"))
     await database.open()
     try:
         yield database, PlaceRecords(database.connections)
@@ -375,6 +376,7 @@ async def test_who_waits_gets_the_place_that_is_given_back(tmp_path, quick):
         await places.close()
 
 
+@pytest.mark.sqlite  # whose one thread serves one after the other
 async def test_users_take_turns_and_calls_of_one_keep_their_order(tmp_path, quick):
     async with opened(tmp_path) as (database, records):
         places = Places(records, ONE, LOG)

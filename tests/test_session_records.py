@@ -6,11 +6,12 @@ import contextlib
 
 from jupyter_sandbox.stores.database import Database
 from jupyter_sandbox.stores.session_records import SessionRecord, SessionRecords
+from tests.database_url import url_of
 
 
 @contextlib.asynccontextmanager
 async def opened(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'db'}")
+    database = Database(url_of(tmp_path / "db"))
     await database.open()
     try:
         yield database, SessionRecords(database.connections, most=3)

@@ -37,6 +37,7 @@ from jupyter_sandbox.stores.vault_format import (
 )
 from jupyter_sandbox.stores.vault_opening import open_vault
 from tests.attacks import attack
+from tests.database_url import url_of
 
 
 @dataclass
@@ -80,7 +81,7 @@ class House:
 
 @contextlib.asynccontextmanager
 async def a_house(root: Path, environ: dict[str, str] | None = None) -> AsyncIterator[House]:
-    database = Database(f"sqlite:///{root / 'sandbox.db'}")
+    database = Database(url_of(root / "sandbox.db"))
     await database.open()
     try:
         record, _ = await database.create_conversation("alice", key="the one")
@@ -360,6 +361,7 @@ async def test_keys_of_the_environment_are_rotated_by_putting_the_new_one_first(
     assert not (tmp_path / "master.key").exists()
 
 
+@pytest.mark.sqlite
 async def test_deleting_a_conversation_leaves_nothing_that_opens_a_kept_copy(tmp_path):
     async with a_house(tmp_path) as house:
         file = await house.put(b"x" * 100)
@@ -508,7 +510,12 @@ async def test_the_rotate_key_command_works_beside_a_server_that_runs(tmp_path):
     async with a_house(tmp_path) as house:
         file = await house.put(b"x" * 100)
         old = house.master.ids
-        status, text = await run(f"--data-dir={tmp_path}", "--forget-unused")
+        words = (f"--data-dir={tmp_path}", "--forget-unused")
+        status, text = await run(*words, f"--db-url={url_of(tmp_path / 'wrong.db')}")
+        assert status == 1, "no key is forgotten by a database that knows none of the files"
+        assert "this database is new, but the data directory has files" in text
+        assert load_master_keys(tmp_path / "master.key", {}).ids == old
+        status, text = await run(*words, f"--db-url={url_of(tmp_path / 'sandbox.db')}")
         assert status == 0, text
         assert "1 keys wrapped anew" in text
         assert f"forgotten: {old[0]}" in text

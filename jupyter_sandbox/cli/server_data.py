@@ -13,7 +13,10 @@ from pathlib import Path
 from jupyter_core.paths import jupyter_data_dir
 from traitlets import Unicode
 
+from ..directories import has_stored_files, server_id
 from ..stores.database import Database
+from ..stores.installation import require_installation
+from ..stores.vault_opening import DIRECTORY_NAME as VAULT_NAME
 from ..stores.vault_opening import MASTER_KEY_NAME
 from .strict_app import StrictApp
 
@@ -46,10 +49,18 @@ class ServerDataApp(StrictApp):
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
-        """Lend the open database."""
+        """Lend the open database, which is that of the directory's files.
+
+        Raises
+        ------
+        Unavailable
+            It cannot be opened, or it is another's: what is decided by it would harm these files.
+        """
         database = Database(self.setting("db_url") or f"sqlite:///{self.database_file}")
         await database.open()
         try:
+            has_files = has_stored_files(self.directory / VAULT_NAME)
+            await require_installation(database.connections, server_id(self.directory), has_files)
             yield database
         finally:
             await database.close()

@@ -8,6 +8,7 @@ import pytest
 
 from jupyter_sandbox.stores.database import Database
 from tests.claims import claim
+from tests.database_url import url_of
 
 from .table import fault
 
@@ -18,7 +19,7 @@ _CLAIM_SECONDS = 30.0
 @pytest.mark.parametrize("jump", [timedelta(days=-30), timedelta(days=30)], ids=["back", "forward"])
 async def test_a_claim_that_its_server_lost_is_taken_over_whatever_the_clock_says(tmp_path, jump):
     now = datetime(2026, 11, 21, 12, tzinfo=UTC)
-    database = Database(f"sqlite:///{tmp_path / 'sandbox.db'}", clock=lambda: now)
+    database = Database(url_of(tmp_path / "sandbox.db"), clock=lambda: now)
     await database.open()
     try:
         record, _ = await database.create_conversation("somebody")
