@@ -7,9 +7,9 @@ set -euo pipefail
 
 LOG=${DOCKERD_LOG:-/var/log/jupyter-sandbox-dockerd.log}
 BASE=debian:bookworm-slim
-# chromium and a font of each kind: the tests in tests/browser.
+# chromium and a font of each kind: tests/browser. postgresql: tests/postgresql start one of their own.
 PACKAGES=(docker.io runsc mmdebstrap bubblewrap ca-certificates debian-archive-keyring
-    chromium fonts-dejavu-core fonts-liberation)
+    chromium fonts-dejavu-core fonts-liberation postgresql)
 DAEMON_SETTINGS=/etc/docker/daemon.json
 
 say() { echo "bootstrap: $*"; }

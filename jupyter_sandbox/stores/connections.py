@@ -37,6 +37,7 @@ _BUSY_SECONDS = 5.0
 _LEAST_BUSY_SECONDS = 0.05
 _LOCKED_SECONDS = 0.5  # while it is known to be locked
 _ANSWER_SECONDS = 20.0  # of one piece of work, its place in the queue included
+_CONNECT_SECONDS = 5
 _POOL = 4
 _LEAST_FREE_BYTES = 16 * 2**20
 
@@ -204,7 +205,7 @@ class Connections:
             self._file.note()
         else:
             plain = sa.create_engine(
-                self._url, pool_size=_POOL, pool_pre_ping=True, hide_parameters=True
+                _bounded(self._url), pool_size=_POOL, pool_pre_ping=True, hide_parameters=True
             )
             try:
                 with plain.begin() as connection:
@@ -238,6 +239,13 @@ def _parse(db_url: str) -> URL:
         return sa.make_url(db_url)
     except ArgumentError as exc:
         raise Unavailable("db_url is not a database URL", status=503) from exc
+
+
+def _bounded(url: URL) -> URL:
+    """Let PostgreSQL's client give up on a host that does not answer, unless it is told when."""
+    if url.get_backend_name() != "postgresql" or "connect_timeout" in url.query:
+        return url
+    return url.update_query_dict({"connect_timeout": str(_CONNECT_SECONDS)})
 
 
 def _translated(work: Callable[[], T]) -> T:

@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.parametrize("engine", _ENGINES)]
 class Pair:
     """Servers with one directory for all they keep."""
 
-    def __init__(self, engine: str, base: Path) -> None:
-        self.engine, self.base = engine, base
+    def __init__(self, engine: str, base: Path, settings: tuple[str, ...]) -> None:
+        self.engine, self.base, self.settings = engine, base, settings
         self.started: list[BenchServer] = []
 
     def start(self) -> BenchServer:
@@ -45,6 +45,7 @@ class Pair:
                 "--SandboxLifecycle.memory_low_bytes=1",
                 "--SandboxLifecycle.memory_stalled_percent=0",
             ),
+            *self.settings,
         )
         server = BenchServer(self.engine, self.base, settings=settings)
         self.started.append(server)
@@ -66,9 +67,9 @@ class Pair:
 
 
 @contextlib.contextmanager
-def running_pair(engine: str) -> Iterator[Pair]:
+def running_pair(engine: str, *settings: str) -> Iterator[Pair]:
     base = Path(tempfile.mkdtemp(prefix="jsb-two", dir="/tmp"))  # short, for sockets
-    pair = Pair(engine, base)
+    pair = Pair(engine, base, settings)
     try:
         yield pair
     except BaseException:
@@ -152,7 +153,7 @@ def _outlive(engine, number) -> None:
         _, alive = psutil.wait_procs(helpers, timeout=_SECONDS)
         assert alive == [], "what served sandboxes of a dead server ends with it"
         second = pair.start()
-        wait_for(lambda: _adopted(second) >= 1, "adoption before any call")
+        wait_for(lambda: adopted(second) >= 1, "adoption before any call")
         check(second, conversation)
 
 
@@ -207,7 +208,7 @@ def _is_egress(process: psutil.Process) -> bool:
     return False
 
 
-def _adopted(server: BenchServer) -> float:
+def adopted(server: BenchServer) -> float:
     """Give how many sandboxes a server has adopted since its start."""
     with contextlib.closing(server.client()) as client:
         _, body = client.get("/metrics")
