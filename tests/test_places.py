@@ -377,12 +377,25 @@ async def test_who_waits_gets_the_place_that_is_given_back(tmp_path, quick):
 
 
 @pytest.mark.sqlite  # whose one thread serves one after the other
-async def test_users_take_turns_and_calls_of_one_keep_their_order(tmp_path, quick):
+async def test_users_take_turns_and_calls_of_one_keep_their_order(tmp_path, quick, monkeypatch):
     async with opened(tmp_path) as (database, records):
         places = Places(records, ONE, LOG)
         holder = await record_of(database, "carol")
         assert await places.claim(holder, "s", 30.0)
-        served = []
+        served: list[str] = []
+        in_round = 0
+        running_by_owner = records.running_by_owner
+
+        async def begin_round():
+            nonlocal in_round
+            running = await running_by_owner()
+            in_round = places.waiting
+            return running
+
+        async def make_room(bound, owner):
+            """End the holder's sandbox once all four are in a round: not in the middle of one."""
+            moved = (holder.conversation_id, "starting", "terminated")
+            return in_round == 4 and await database.set_state(*moved)
 
         async def take(record, name):
             assert await places.claim(record, "s", 30.0)
@@ -393,7 +406,8 @@ async def test_users_take_turns_and_calls_of_one_keep_their_order(tmp_path, quic
         for name in ("a1", "a2", "a3", "b1"):
             waiting.append(asyncio.ensure_future(take(await record_of(database, name[0]), name)))
             await until(lambda: places.waiting == len(waiting))
-        await database.set_state(holder.conversation_id, "starting", "terminated")
+        monkeypatch.setattr(records, "running_by_owner", begin_round)
+        places.make_room = make_room
         await asyncio.gather(*waiting)
         assert served == ["a1", "b1", "a2", "a3"]
         await places.close()

@@ -61,7 +61,8 @@ _BLOBS = f"{_HERE}.stores.blobs"
 _VAULT = f"{_HERE}.stores.vault"
 _KEYS = f"{_HERE}.stores.key_records:KeyRecords"
 _UPLOADS = f"{_HERE}.stores.upload_records:UploadRecords"
-_APP = f"{_HERE}.app"
+_APP = f"{_HERE}.app.extension"
+_BUILDING = f"{_HERE}.app.building"
 
 
 def _of(action: str, *points: tuple[str, str, str], engines: tuple[str, ...] = BOTH) -> list[Point]:
@@ -291,12 +292,12 @@ _CALLING = [
 _STARTING = [
     *_of(
         "first_start",
-        ("directories made", f"{_APP}:make_private", "after"),
+        ("directories made", f"{_BUILDING}:make_private", "after"),
         ("database file made", f"{_HERE}.stores.connections:_create_private", "after"),
         ("tables being made", f"{_HERE}.stores.migrating:_upgrade", "after"),
         ("tables made", f"{_DATABASE}.open", "after"),
         ("master key made", f"{_HERE}.stores.vault_opening:load_master_keys", "after"),
-        ("installation's id written", f"{_APP}:find_server_id", "after"),
+        ("installation's id written", f"{_BUILDING}:find_server_id", "after"),
         ("pattern of disks made", f"{_HERE}.engines.disk_images:_pieces", "before"),
         ("engine tried", f"{_APP}:choose", "after"),
         ("built", f"{_APP}:SandboxApp._build", "after"),
