@@ -391,7 +391,7 @@ def test_a_directory_of_100_000_entries_lists_fast(tmp_path: Path) -> None:
         before = peak_kib(pid)
         started = time.monotonic()
         answer = client.ok("list", path=str(big), max_entries=5000)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # 0.2 s on an idle machine
         assert answer["omitted"]["more"] == 95_000
         assert answer["entries"][-1]["path"] == "004999"
         outer = client.ok("list", path=str(tmp_path), depth=2, max_entries=10)
@@ -1071,7 +1071,7 @@ def test_export_stops_at_its_limit(client: Client, tmp_path: Path) -> None:
         file.truncate(10**12)
     started = time.monotonic()
     assert client.export_code(tmp_path / "sparse", tmp_path, 10**9) == "too_large"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10  # it does not read a terabyte
 
 
 def test_export_notices_a_file_that_changes(client: Client, tmp_path: Path) -> None:

