@@ -53,14 +53,14 @@ class Reaping:
         known = {each[:12] for each in there | living}
         for name in sorted(directories - known):
             await asyncio.to_thread(sandboxes.remove_directories, name)
-            self._note("directory", [name])
+            self._count("directory", [name])
         alive = [each[:12] for each in living]
-        self._note("socket", await asyncio.to_thread(homes.remove_dead_sockets, *alive))
-        self._note("directory", await asyncio.to_thread(homes.remove_old))
-        self._note("remains", await sandboxes.sweep_engine())
+        self._count("socket", await asyncio.to_thread(homes.remove_dead_sockets, *alive))
+        self._count("directory", await asyncio.to_thread(homes.remove_old))
+        self._count("remains", await sandboxes.sweep_engine())
         for process_id in await asyncio.to_thread(self._marks.dead):
             await asyncio.to_thread(self._marks.forget, process_id)
-            self._note("mark", [process_id])
+            self._count("mark", [process_id])
 
     async def _end(self, sandbox_id: str) -> None:
         try:
@@ -69,9 +69,9 @@ class Reaping:
         except SandboxError as exc:
             self._log.warning("sandbox %s: not reaped: %s %s", sandbox_id, exc, exc.detail)
         else:
-            self._note("sandbox", [sandbox_id])
+            self._count("sandbox", [sandbox_id])
 
-    def _note(self, kind: str, things: Iterable[object]) -> None:
+    def _count(self, kind: str, things: Iterable[object]) -> None:
         for thing in things:
             self._log.info("reaped: %s %s", kind, thing)
             metrics.count_reaped(kind)

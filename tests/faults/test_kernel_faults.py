@@ -9,8 +9,11 @@ from tests.conftest import text_of
 
 from .table import fault
 
-# A loop in C that never lets the lock go: no signal handler runs, no other thread of the kernel.
-_HOLDS_THE_LOCK = "import itertools\nopen('begun', 'w').close()\nmax(itertools.repeat(1))"
+# A loop in C that never lets the lock go: no signal handler runs, no other thread of the kernel. It
+# begins a moment after the cell, so that the thread that tells of the cell's beginning gets to it.
+_HOLDS_THE_LOCK = (
+    "import itertools, time\ntime.sleep(0.5)\nopen('begun', 'w').close()\nmax(itertools.repeat(1))"
+)
 
 
 @fault("kernel-hung")
