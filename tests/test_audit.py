@@ -214,10 +214,8 @@ async def test_the_command_says_whether_the_log_is_whole_and_prints_it(tmp_path)
 
     def run(*words: str):
         command = [sys.executable, "-m", "jupyter_sandbox.cli.app", "audit", *words]
-        return subprocess.run(
-            [*command, f"--data-dir={tmp_path}", f"--db-url={url_of(tmp_path / 'sandbox.db')}"],
-            **{"capture_output": True, "text": True, "check": False},
-        )
+        command += [f"--data-dir={tmp_path}", f"--db-url={url_of(tmp_path / 'sandbox.db')}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = await asyncio.to_thread(run, "verify")
     assert (done.returncode, "whole; 3 rows" in done.stdout) == (0, True), done
