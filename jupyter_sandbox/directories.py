@@ -7,6 +7,7 @@ sandboxes of an earlier server have it mounted; one that looked elsewhere would 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -15,6 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import Unavailable
+from .stores.connections import Connections
+from .stores.installation import require_installation
+from .stores.vault_opening import DIRECTORY_NAME as VAULT_NAME
 from .stores.whole_file import make_text, replace_text
 
 _SERVER_ID = "server-id"
@@ -81,6 +85,20 @@ def has_stored_files(vault: Path) -> bool:
     with contextlib.suppress(FileNotFoundError), os.scandir(vault) as entries:
         return any(entry.is_dir(follow_symlinks=False) for entry in entries)
     return False
+
+
+async def require_database(connections: Connections, data_dir: Path) -> str:
+    """Check that an open database is that of the files here; give the id of the installation.
+
+    Raises
+    ------
+    Unavailable
+        It is another's, or new beside files: what is decided by it would harm these files.
+    """
+    has_files = await asyncio.to_thread(has_stored_files, data_dir / VAULT_NAME)
+    own = await asyncio.to_thread(server_id, data_dir)
+    await require_installation(connections, own, has_files)
+    return own
 
 
 def _is_ours(directory: Path) -> bool:

@@ -43,8 +43,7 @@ from ..conversations.sweeping import Sweeping
 from ..conversations.uploads import Uploads
 from ..conversations.warm_pool import ROUND_SECONDS, WarmPool
 from ..directories import FILES as DIRECTORY_FILES
-from ..directories import has_stored_files, make_private, remember_runtime_dir
-from ..directories import server_id as find_server_id
+from ..directories import make_private, remember_runtime_dir, require_database
 from ..engines.base import Resources
 from ..engines.selection import Choice
 from ..events.emitting import AuditEvents
@@ -64,7 +63,6 @@ from ..stores.audit_log import MARK_NAME, AuditLog
 from ..stores.audit_records import AuditRecords
 from ..stores.database import Database
 from ..stores.idle_records import IdleRecords
-from ..stores.installation import require_installation
 from ..stores.leases import Leases
 from ..stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from ..stores.master_keys import MasterKeys
@@ -76,7 +74,6 @@ from ..stores.session_records import SessionRecords
 from ..stores.share_records import ShareRecords
 from ..stores.upload_records import UploadRecords
 from ..stores.vault import Vault
-from ..stores.vault_opening import DIRECTORY_NAME as VAULT_NAME
 from ..stores.vault_opening import open_vault
 from ..tools.calls import Calls
 from ..tools.five_steps import FiveSteps
@@ -191,7 +188,6 @@ async def _open(plan: Plan) -> _Base:
     for directory in (data_dir, runtime_dir):
         make_private(directory)
     await asyncio.to_thread(remember_runtime_dir, data_dir, runtime_dir)
-    has_files = await asyncio.to_thread(has_stored_files, data_dir / VAULT_NAME)
     database = Database(plan.db_url)
     async with contextlib.AsyncExitStack() as undo:  # of a start that fails on the way
         undo.push_async_callback(database.close)
@@ -200,8 +196,7 @@ async def _open(plan: Plan) -> _Base:
             data_dir, database.connections, os.environ, plan.master_key_file
         )
         undo.push_async_callback(vault.close)
-        server_id = await asyncio.to_thread(find_server_id, data_dir)
-        await require_installation(database.connections, server_id, has_files)
+        server_id = await require_database(database.connections, data_dir)
         plaintext, where = choose_plaintext_dirs(
             runtime_dir, server_id, plan.allow_plaintext_on_disk
         )

@@ -13,10 +13,8 @@ from pathlib import Path
 from jupyter_core.paths import jupyter_data_dir
 from traitlets import Unicode
 
-from ..directories import has_stored_files, server_id
+from ..directories import require_database
 from ..stores.database import Database
-from ..stores.installation import require_installation
-from ..stores.vault_opening import DIRECTORY_NAME as VAULT_NAME
 from ..stores.vault_opening import MASTER_KEY_NAME
 from .strict_app import StrictApp
 
@@ -59,8 +57,7 @@ class ServerDataApp(StrictApp):
         database = Database(self.setting("db_url") or f"sqlite:///{self.database_file}")
         await database.open()
         try:
-            has_files = has_stored_files(self.directory / VAULT_NAME)
-            await require_installation(database.connections, server_id(self.directory), has_files)
+            await require_database(database.connections, self.directory)
             yield database
         finally:
             await database.close()

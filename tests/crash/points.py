@@ -297,7 +297,7 @@ _STARTING = [
         ("tables being made", f"{_HERE}.stores.migrating:_upgrade", "after"),
         ("tables made", f"{_DATABASE}.open", "after"),
         ("master key made", f"{_HERE}.stores.vault_opening:load_master_keys", "after"),
-        ("installation's id written", f"{_BUILDING}:find_server_id", "after"),
+        ("installation's id written", f"{_HERE}.directories:server_id", "after"),
         ("pattern of disks made", f"{_HERE}.engines.disk_images:_pieces", "before"),
         ("engine tried", f"{_APP}:choose", "after"),
         ("built", f"{_APP}:SandboxApp._build", "after"),
