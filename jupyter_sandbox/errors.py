@@ -11,6 +11,7 @@
     ├── InvalidRequest                the caller: a malformed body or query (400 / 422)
     ├── LimitExceeded                 the user or an administrator: capacity, size, rate (413 / 429)
     └── Unavailable                   nobody now: engine, guest, start timeout (502 / 503 / 504)
+        └── VersionTaken                a shared file's version was recorded by another meanwhile
 
 Anything else is a bug of ours: 500 with an id that also stands in the log. Errors of libraries are
 translated where the library is called (``raise ... from exc``). ``HTTPError`` lives in ``routes/``.
@@ -145,3 +146,7 @@ class Unavailable(SandboxError):
         super().__init__(message, detail=detail)
         self.status = status
         self.retry_after_seconds = retry_after_seconds
+
+
+class VersionTaken(Unavailable):
+    """Another has recorded this version of a shared file first: take the next one."""

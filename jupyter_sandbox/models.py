@@ -351,13 +351,14 @@ class FileIdentity:
     """Which file it is, for the store: what is stored as one opens as no other.
 
     ``file_id`` is the store's own name for the bytes, new for each version; ``name`` is an upload's
-    name or a shared file's path.
+    name or a shared file's path; ``version`` is a shared file's, an upload has 0.
     """
 
     conversation_id: str
     file_id: str
     kind: FileKind
     name: str
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -411,7 +412,9 @@ class ShareRecord:
     @property
     def stored(self) -> StoredFile:
         """What to ask the store for."""
-        identity = FileIdentity(self.conversation_id, self.stored_name, "share", self.path)
+        identity = FileIdentity(
+            self.conversation_id, self.stored_name, "share", self.path, self.version
+        )
         return StoredFile(identity, self.size_bytes, self.sha256)
 
 

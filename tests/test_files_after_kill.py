@@ -52,13 +52,14 @@ async def main(root, conversation):
 
     async def share(path):
         while True:
-            identity = FileIdentity(conversation, uuid.uuid4().hex, "share", path)
+            version = await database.next_version(conversation, path)
+            identity = FileIdentity(conversation, uuid.uuid4().hex, "share", path, version)
             async with vault.sink(identity, 10**9) as sink:
                 for _ in range(20):
                     await sink.write(os.urandom(65536))
                 await database.add_share(
                     ShareRecord(
-                        identity.file_id, conversation, path, path, 0, sink.size_bytes,
+                        identity.file_id, conversation, path, path, version, sink.size_bytes,
                         await sink.commit(), "text/plain", "text", identity.file_id,
                         datetime.now(UTC),
                     )

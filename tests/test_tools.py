@@ -802,7 +802,7 @@ async def test_a_share_that_cannot_be_recorded_leaves_no_file(tmp_path):
         path = desk.output("a", "1")
 
         class Unwritable:
-            usage = desk.database.usage
+            usage, next_version = desk.database.usage, desk.database.next_version
 
             async def add_share(self, share: Any) -> Any:
                 raise Unavailable("the sandbox database does not answer")

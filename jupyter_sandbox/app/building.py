@@ -74,7 +74,7 @@ from ..stores.session_records import SessionRecords
 from ..stores.share_records import ShareRecords
 from ..stores.upload_records import UploadRecords
 from ..stores.vault import Vault
-from ..stores.vault_opening import open_vault
+from ..stores.vault_opening import UNVERSIONED_NAME, open_vault
 from ..tools.calls import Calls
 from ..tools.five_steps import FiveSteps
 from ..tools.guidance import guidance, network_text
@@ -300,7 +300,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
     adopting = Adopting(conversations, sandboxes, database, log)
     reaping = Reaping(sandboxes, Living(database, pool_records), marks, log)
     unfinished = {
-        plan.data_dir: (MARK_NAME, POLICY_NAME, *DIRECTORY_FILES),
+        plan.data_dir: (MARK_NAME, POLICY_NAME, UNVERSIONED_NAME, *DIRECTORY_FILES),
         plan.runtime_dir: ("guest-*", "site-*"),
     }
     sweeping = Sweeping(database, records, vault, log, unfinished)

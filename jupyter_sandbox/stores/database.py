@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from ..errors import InvalidRequest, NotFound, Unavailable
+from ..errors import InvalidRequest, NotFound, Unavailable, VersionTaken
 from ..models import CallRecord, CallState, ConversationRecord, JsonValue, ShareRecord, StoreUsage
 from . import statements as sql
 from .connections import Connections
@@ -359,27 +359,41 @@ class Database:
 
     # --- shares
 
-    async def add_share(self, share: ShareRecord) -> ShareRecord:
-        """Record a shared file as the next version of its path.
+    async def next_version(self, conversation_id: str, path: str) -> int:
+        """Return the version that the next share of a path has, unless another is faster."""
+        values = {"conversation_id": conversation_id, "path": path}
+        return int((await self._first(sql.SELECT_NEXT_VERSION, values))[0])
 
-        ``share.version`` is not looked at; the record that comes back has it. ``NotFound`` if the
-        conversation was deleted.
+    async def add_share(self, share: ShareRecord) -> ShareRecord:
+        """Record a version of a shared file; with ``share.version`` 0 the next one of its path.
+
+        Raises
+        ------
+        VersionTaken
+            There is this version already.
+        NotFound
+            The conversation was deleted.
         """
         values = {**vars(share), "created_at": to_microseconds(share.created_at)}
 
         def work(connection: sa.Connection) -> ShareRecord:
             for _ in range(_TRIES):
-                version = connection.execute(
-                    sql.SELECT_NEXT_VERSION,
-                    {"conversation_id": share.conversation_id, "path": share.path},
-                ).scalar_one()
+                version = (
+                    share.version
+                    or connection.execute(
+                        sql.SELECT_NEXT_VERSION,
+                        {"conversation_id": share.conversation_id, "path": share.path},
+                    ).scalar_one()
+                )
                 try:
                     connection.execute(sql.INSERT_SHARE, {**values, "version": version})
                 except IntegrityError:
                     _require_conversation(connection, share.conversation_id)
+                    if share.version:
+                        break
                     continue  # another process took this version
                 return replace(share, version=version)
-            raise Unavailable("the sandbox database found no free version for a shared file")
+            raise VersionTaken("the shared file was replaced by others meanwhile; try again")
 
         return await self._connections.run(work)
 

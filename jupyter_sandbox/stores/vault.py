@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -49,12 +49,21 @@ class Vault:
     keys : ConversationKeys
     threads : DiskThreads
         Closed with the vault.
+    unversioned : mapping of str to int
+        The shared files that were sealed without their version, by file id, and which it is.
     """
 
-    def __init__(self, blobs: BlobStore, keys: ConversationKeys, threads: DiskThreads) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        keys: ConversationKeys,
+        threads: DiskThreads,
+        unversioned: Mapping[str, int],
+    ) -> None:
         self.blobs = blobs
         self._keys = keys
         self._threads = threads
+        self._unversioned = unversioned
         self._verified: OrderedDict[str, tuple[int, ...]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -73,7 +82,9 @@ class Vault:
             lambda: self.blobs.open(identity.conversation_id, identity.file_id)
         )
         try:
-            opening = await self._threads.run(lambda: _open(blob, file, key))
+            opening = await self._threads.run(
+                lambda: _open(blob, file, key, self._may_be_unversioned)
+            )
             if self._verified.get(identity.file_id) != blob.state:
                 await _verify(blob.read_at, opening, file, self._threads)
                 self._remember(identity.file_id, blob.state)
@@ -119,6 +130,11 @@ class Vault:
     async def close(self) -> None:
         """End the threads."""
         self._threads.close()
+
+    def _may_be_unversioned(self, identity: FileIdentity) -> bool:
+        return identity.kind == "upload" or (
+            self._unversioned.get(identity.file_id) == identity.version
+        )
 
     def _remember(self, file_id: str, state: tuple[int, ...]) -> None:
         """Note that this state of a blob was found to be right."""
@@ -333,13 +349,18 @@ class VaultSink:
             await self._threads.run(blob.close)
 
 
-def _open(blob: BlobReader | BlobWriter, file: StoredFile, key: bytes) -> Opening:
+def _open(
+    blob: BlobReader | BlobWriter,
+    file: StoredFile,
+    key: bytes,
+    unversioned: Callable[[FileIdentity], bool] = lambda identity: False,
+) -> Opening:
     """Check that it is this file and has all its bytes; the chunks are not looked at yet."""
     size = sealed_size(file.size_bytes)
     if getattr(blob, "size_bytes", size) != size:
         raise damaged(f"{file.identity.file_id}: it is shorter or longer than it was")
     footer = blob.read_at(size - FOOTER_BYTES, FOOTER_BYTES)
-    return Opening(file, key, blob.read_at(0, HEADER_BYTES), footer)
+    return Opening(file, key, blob.read_at(0, HEADER_BYTES), footer, unversioned)
 
 
 def _chunks(

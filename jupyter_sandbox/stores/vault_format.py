@@ -2,14 +2,16 @@
 
 It knows bytes and keys, no files and no database. A sealed file is::
 
-    header   "JSBXVLT1" · data key wrapped by the conversation's key (RFC 3394) · nonce prefix
+    header   "JSBXVLT2" · data key wrapped by the conversation's key (RFC 3394) · nonce prefix
     chunks   64 KiB of plaintext each, the last one shorter; an empty file has one empty chunk
     footer   size and SHA-256 of the plaintext
 
 Each chunk and the footer are AES-256-GCM under the file's own data key, with the nonce
 ``prefix (7) || counter (4) || mark (1)``; the mark is 0 for a chunk, 1 for the last one, 2 for the
 footer. That is the STREAM construction. The associated data names the conversation, the file's id,
-its kind and its name: sealed bytes that lie in another file's place do not open.
+its kind, its name and its version: sealed bytes that lie in another file's place do not open. Files
+of earlier versions of this package ("JSBXVLT1") have no version in it; what lets them open as no
+other version either is for the caller (``Opening``).
 
 The rule: what does not open as exactly this file is ``Unavailable``, and gives no byte.
 
@@ -19,6 +21,7 @@ Source: https://eprint.iacr.org/2015/189 (Hoang, Reyhanitabar, Rogaway, Vizár: 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,7 +34,8 @@ from cryptography.hazmat.primitives.keywrap import (
 from ..errors import Unavailable
 from ..models import FileIdentity, StoredFile
 
-MAGIC = b"JSBXVLT1"
+MAGIC = b"JSBXVLT2"
+UNVERSIONED_MAGIC = b"JSBXVLT1"
 CHUNK_BYTES = 64 * 1024
 TAG_BYTES = 16
 SEALED_CHUNK_BYTES = CHUNK_BYTES + TAG_BYTES
@@ -152,13 +156,23 @@ class Opening:
         What the caller expects: a file that is another, or another version, is refused.
     header, footer : bytes
         The first ``HEADER_BYTES`` and last ``FOOTER_BYTES`` of the sealed form.
+    unversioned : callable
+        Says whether a file may be one that was sealed without its version.
     """
 
     def __init__(
-        self, file: StoredFile, conversation_key: bytes, header: bytes, footer: bytes
+        self,
+        file: StoredFile,
+        conversation_key: bytes,
+        header: bytes,
+        footer: bytes,
+        unversioned: Callable[[FileIdentity], bool] = lambda identity: False,
     ) -> None:
-        if len(header) != HEADER_BYTES or not header.startswith(MAGIC):
+        magic = header[: len(MAGIC)]
+        if len(header) != HEADER_BYTES or magic not in (MAGIC, UNVERSIONED_MAGIC):
             raise damaged("no header")
+        if magic == UNVERSIONED_MAGIC and not unversioned(file.identity):
+            raise damaged("another version, or one that was sealed without its version")
         wrapped = header[len(MAGIC) : -_PREFIX_BYTES]
         try:
             data_key = aes_key_unwrap(conversation_key, wrapped)
@@ -166,7 +180,7 @@ class Opening:
             raise damaged("the data key does not unwrap") from exc
         self._cipher = AESGCM(data_key)
         self._prefix = header[-_PREFIX_BYTES:]
-        self._about = _associated_data(file.identity)
+        self._about = _associated_data(file.identity, magic)
         self._size_bytes = file.size_bytes
         self._last = chunk_count(file.size_bytes) - 1
         said = self._open_footer(footer)
@@ -213,7 +227,9 @@ class Opening:
             raise damaged("footer") from exc
 
 
-def _associated_data(identity: FileIdentity) -> bytes:
+def _associated_data(identity: FileIdentity, magic: bytes = MAGIC) -> bytes:
     parts = [identity.conversation_id, identity.file_id, identity.kind, identity.name]
+    if magic == MAGIC:
+        parts.append(str(identity.version))
     encoded = [part.encode("utf-8") for part in parts]
-    return MAGIC + b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    return magic + b"".join(len(part).to_bytes(4, "big") + part for part in encoded)

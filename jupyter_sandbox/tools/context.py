@@ -79,8 +79,12 @@ class SandboxPort(Protocol):
 class ShareRecords(Protocol):
     """Where shared files are written down."""
 
+    async def next_version(self, conversation_id: str, path: str) -> int:
+        """Return the version that the next share of a path has, unless another is faster."""
+        ...
+
     async def add_share(self, share: ShareRecord) -> ShareRecord:
-        """Record a file as the next version of its path."""
+        """Record a version of a file; ``VersionTaken`` if there is this one already."""
         ...
 
     async def usage(self, conversation_id: str) -> StoreUsage:

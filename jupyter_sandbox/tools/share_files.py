@@ -7,13 +7,21 @@ the database. Names and types in the card are decided here, not inside.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import posixpath
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .. import metrics
-from ..errors import LimitExceeded, NotFound, SandboxError, ToolError, Unavailable
+from ..errors import (
+    LimitExceeded,
+    NotFound,
+    SandboxError,
+    ToolError,
+    Unavailable,
+    VersionTaken,
+)
 from ..models import Content, FileCard, FileIdentity, ShareRecord, TextContent, ToolResult
 from ..policy.capacity import decide_capacity
 from ..policy.media import media_of
@@ -26,6 +34,7 @@ from .texts import count, exact_size
 from .tool import Tool
 
 _MAX_PATH_BYTES = 1024
+_TRIES = 20  # while other calls share the same path at the same time
 
 DESCRIPTION = """\
 Give files to the user: each is copied out of the sandbox and shown as a card with preview and \
@@ -74,8 +83,18 @@ async def run(context: ToolContext, arguments: ShareFilesArguments) -> ToolResul
 async def _share(context: ToolContext, asked: str, room: int) -> FileCard:
     path, relative = _place(context, asked)
     most = max(0, min(context.limits.share_bytes, room))
+    for _ in range(_TRIES):
+        with contextlib.suppress(VersionTaken):  # by another call: the bytes are sealed as one
+            return await _share_version(context, path, relative, most, room)
+    return await _share_version(context, path, relative, most, room)
+
+
+async def _share_version(
+    context: ToolContext, path: str, relative: str, most: int, room: int
+) -> FileCard:
     share_id = uuid.uuid4().hex
-    identity = FileIdentity(context.conversation_id, share_id, "share", relative)
+    version = await context.database.next_version(context.conversation_id, relative)
+    identity = FileIdentity(context.conversation_id, share_id, "share", relative, version)
     async with context.shares.sink(identity, most) as sink:
         try:
             await context.sandbox.files.export(path, context.areas.outputs, most, sink.write)
@@ -88,7 +107,7 @@ async def _share(context: ToolContext, asked: str, room: int) -> FileCard:
             conversation_id=context.conversation_id,
             path=relative,
             name=posixpath.basename(path),
-            version=0,
+            version=version,
             size_bytes=sink.size_bytes,
             sha256=sha256,
             media_type=media.media_type,

@@ -26,7 +26,7 @@ _EXPECTED = {"running": "running", "suspended": "paused"}
 # Beside them in `data_dir`: whatever a server makes that is not of one conversation or sandbox.
 _STANDING = {
     *("sandbox.db", "sandbox.db-wal", "sandbox.db-shm", "master.key", "server-id", "audit.mark"),
-    *("runtime-dir", "servers"),
+    *("runtime-dir", "servers", "unversioned.json"),
     *("vault", "bubblewrap"),
 }
 _STANDING_IN_RUN = ("guest-", "site-", "servers")
