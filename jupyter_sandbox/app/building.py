@@ -84,6 +84,7 @@ _FORGET_SECONDS = 60.0
 _GRACE_SECONDS = 60.0  # of a call beyond its longest time, until its end is recorded
 _CALLS_SECONDS = 5.0  # between looks for calls whose server has died
 _SWEEP_SECONDS = 3600.0
+_ERASE_SECONDS = 15.0  # between tries, while somebody reads the database
 
 
 @dataclass(frozen=True)
@@ -311,6 +312,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         ("adopt", every, adopting.adopt_all, False),
         ("reap", every, reaping.reap, True),
         ("sweep files", max(every, _SWEEP_SECONDS), sweeping.sweep, True),
+        ("erase keys", _ERASE_SECONDS, vault.erase_keys, False),
         ("calls", _CALLS_SECONDS, calls.take_over, False),
         ("forget kernels", _FORGET_SECONDS, kernels.forget_idle, False),
         ("forget", _FORGET_SECONDS, conversations.forget_idle, False),

@@ -145,7 +145,12 @@ class Conversations:
         self._live.pop(conversation_id, None)
         self._around.audit.note("conversation_deleted", owner, conversation_id)
         try:
-            await self._files.remove_conversation(conversation_id)
+            if not await self._files.remove_conversation(conversation_id):
+                self._around.log.warning(
+                    "conversation %s: deleted; its wrapped key is still in the database's log, "
+                    "which another program reads: it is erased as soon as that lets go of it",
+                    conversation_id,
+                )
         except (SandboxError, OSError) as exc:
             self._around.log.warning(
                 "conversation %s: deleted; its files are removed later: %r", conversation_id, exc

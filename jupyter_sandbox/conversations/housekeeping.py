@@ -27,7 +27,7 @@ class Chore:
 
     name: str
     every_seconds: float
-    work: Callable[[], Awaitable[None]]
+    work: Callable[[], Awaitable[object]]
     alone: bool
 
     @property
@@ -63,7 +63,7 @@ class Housekeeping:
         self,
         name: str,
         every_seconds: float,
-        work: Callable[[], Awaitable[None]],
+        work: Callable[[], Awaitable[object]],
         *,
         alone: bool = True,
     ) -> None:

@@ -36,6 +36,7 @@ T = TypeVar("T")
 _BUSY_SECONDS = 5.0
 _LEAST_BUSY_SECONDS = 0.05
 _LOCKED_SECONDS = 0.5  # while it is known to be locked
+_LOG_SECONDS = 0.2  # for readers of the log that is to be emptied
 _ANSWER_SECONDS = 20.0  # of one piece of work, its place in the queue included
 _CONNECT_SECONDS = 5
 _POOL = 4
@@ -104,6 +105,13 @@ class Connections:
             free = await self._submit(self._file.free_bytes)
             if free is not None and free < _LEAST_FREE_BYTES:
                 raise Unavailable("the disk of the sandbox database is full", status=503)
+
+    async def empty_log(self) -> bool:
+        """Write what SQLite's log holds into the file and cut it; False: somebody still reads it.
+
+        Others wait meanwhile, so a reader is given a moment only. Other databases empty theirs.
+        """
+        return not self._sqlite or await self.run(_empty_log)
 
     async def close(self) -> None:
         """Disconnect and end the threads, after the work that is under way. Twice is once."""
@@ -287,6 +295,15 @@ def _try_to_write(connection: sa.Connection) -> None:
         connection.exec_driver_sql("ROLLBACK")
     finally:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+
+
+def _empty_log(connection: sa.Connection) -> bool:
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_LOG_SECONDS * 1000)}")
+    try:
+        is_busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+    return not is_busy
 
 
 def _try_to_read(connection: sa.Connection) -> None:

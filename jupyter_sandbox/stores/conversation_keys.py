@@ -56,10 +56,16 @@ class ConversationKeys:
             kept = await self._records.add(WrappedKey(conversation_id, key_id, wrapped))
             return await self._remember(kept)
 
-    async def destroy(self, conversation_id: str) -> None:
-        """Delete the key. Twice is once."""
-        await self._records.destroy(conversation_id)
-        self._known.pop(conversation_id, None)
+    async def destroy(self, conversation_id: str) -> bool:
+        """Delete the key; False: a copy waits for ``erase``. Twice is once."""
+        try:
+            return await self._records.destroy(conversation_id)
+        finally:
+            self._known.pop(conversation_id, None)
+
+    async def erase(self) -> bool:
+        """Remove what is left of deleted keys; False: it is to be tried again."""
+        return await self._records.erase()
 
     async def _remember(self, kept: WrappedKey) -> bytes:
         key = await self._threads.run(

@@ -74,8 +74,11 @@ class FileStore(Protocol):
         """Remove one file. A missing one is fine."""
         ...
 
-    async def remove_conversation(self, conversation_id: str) -> None:
-        """Remove all files of a conversation, and what is needed to read them. Twice is once."""
+    async def remove_conversation(self, conversation_id: str) -> bool:
+        """Remove all files of a conversation, and what is needed to read them. Twice is once.
+
+        False: something that is needed to read them is left for a while; the store goes on trying.
+        """
         ...
 
     async def close(self) -> None:

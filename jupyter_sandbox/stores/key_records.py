@@ -51,6 +51,7 @@ class KeyRecords:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._is_erased = False  # an earlier process may have died between deleting and erasing
 
     def __repr__(self) -> str:
         return f"<KeyRecords {self._connections!r}>"
@@ -116,13 +117,19 @@ class KeyRecords:
             lambda connection: connection.execute(statement, values).rowcount > 0
         )
 
-    async def destroy(self, conversation_id: str) -> None:
-        """Delete a key so that nothing of it stays in the database's files. Twice is once."""
+    async def destroy(self, conversation_id: str) -> bool:
+        """Delete a key, and erase it as ``erase`` does. Twice is once."""
+        self._is_erased = False
+        values = {"id": conversation_id}
+        await self._connections.run(lambda connection: connection.execute(_DELETE, values))
+        return await self.erase()
 
-        def work(connection: sa.Connection) -> None:
-            connection.execute(_DELETE, {"id": conversation_id})
-            if connection.dialect.name == "sqlite":
-                # `secure_delete` has overwritten the page; the log still has the old one.
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    async def erase(self) -> bool:
+        """Remove deleted keys from the database's log; return whether the files have none any more.
 
-        await self._connections.run(work)
+        ``secure_delete`` has overwritten them in the database itself. Another program that reads
+        the database keeps the log from being emptied: then it is to be tried again.
+        """
+        if not self._is_erased:
+            self._is_erased = await self._connections.empty_log()
+        return self._is_erased

@@ -101,10 +101,18 @@ class Vault:
         await self._threads.run(lambda: self.blobs.remove(conversation_id, file_id))
         self._verified.pop(file_id, None)
 
-    async def remove_conversation(self, conversation_id: str) -> None:
-        """Destroy a conversation's key, which is what deletes its files; then remove them."""
-        await self._keys.destroy(conversation_id)
+    async def remove_conversation(self, conversation_id: str) -> bool:
+        """Destroy a conversation's key, which is what deletes its files; then remove them.
+
+        False: a copy of the key is left until ``erase_keys`` succeeds.
+        """
+        is_erased = await self._keys.destroy(conversation_id)
         await self._threads.run(lambda: self.blobs.remove_area(conversation_id))
+        return is_erased
+
+    async def erase_keys(self) -> bool:
+        """Remove what is left of deleted keys; False: it is to be tried again."""
+        return await self._keys.erase()
 
     async def sweep(self, kept: Callable[[str], Awaitable[set[str] | None]]) -> int:
         """Remove what crashes have left; give how many files that were. For the server's start.
