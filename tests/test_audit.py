@@ -63,7 +63,7 @@ async def test_what_was_noted_is_written_in_order_and_the_chain_is_whole(tmp_pat
         assert json.loads(rows[2].detail) == {"tool": "bash", "output_characters": 2}
         report = await records.verify(read_mark(tmp_path / MARK_NAME))
         assert (report.rows, report.problems) == (5, ())
-        assert read_mark(tmp_path / MARK_NAME) == (5, rows[-1].seal)
+        assert read_mark(tmp_path / MARK_NAME)[:2] == (5, rows[-1].seal)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from jupyter_events.logger import EventLogger
@@ -84,6 +85,7 @@ _FORGET_SECONDS = 60.0
 _GRACE_SECONDS = 60.0  # of a call beyond its longest time, until its end is recorded
 _CALLS_SECONDS = 5.0  # between looks for calls whose server has died
 _SWEEP_SECONDS = 3600.0
+_PRUNE_SECONDS = 3600.0
 _ERASE_SECONDS = 15.0  # between tries, while somebody reads the database
 
 
@@ -108,6 +110,7 @@ class Plan:
     db_url: str
     master_key_file: str
     policy_file: Path
+    audit_keep_days: float
     allow_plaintext_on_disk: bool
     start_timeout_seconds: float
     show_workspace: bool
@@ -296,6 +299,10 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         *(limits.command_seconds, log),
     )
 
+    async def prune_audit() -> None:
+        if plan.audit_keep_days:
+            await audit.prune(timedelta(days=plan.audit_keep_days))
+
     # what is done again and again: name, seconds between, what, whether by one server for all
     every = lifecycle.reap_seconds
     adopting = Adopting(conversations, sandboxes, database, log)
@@ -312,6 +319,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         ("adopt", every, adopting.adopt_all, False),
         ("reap", every, reaping.reap, True),
         ("sweep files", max(every, _SWEEP_SECONDS), sweeping.sweep, True),
+        ("prune audit log", _PRUNE_SECONDS, prune_audit, True),
         ("erase keys", _ERASE_SECONDS, vault.erase_keys, False),
         ("calls", _CALLS_SECONDS, calls.take_over, False),
         ("forget kernels", _FORGET_SECONDS, kernels.forget_idle, False),

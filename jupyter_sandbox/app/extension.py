@@ -16,7 +16,7 @@ from jupyter_server.auth import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Enum, Float, TraitError, Unicode, default
+from traitlets import Bool, Enum, Float, TraitError, Unicode, default, validate
 from traitlets import Callable as TraitCallable
 from traitlets import Set as TraitSet
 
@@ -41,7 +41,10 @@ from ..settings import (
     SandboxPreviews,
     SandboxResources,
 )
+from ..settings.checks import require_within
 from .building import Plan, build, let_go
+
+_LONGEST_DAYS = 100 * 366
 
 _FIRST_CALL = """the first call to a sandbox:
     id=$(curl -s -H "Authorization: token $JUPYTER_TOKEN" -X POST %s \\
@@ -87,6 +90,12 @@ class SandboxApp(ExtensionApp):
         help="File of the keyring that all stored files are encrypted under; only this user may "
         "read it. Default: `master.key` in `data_dir`, made at the first start. Whoever loses it "
         "loses the files. $JUPYTER_SANDBOX_MASTER_KEY takes its place."
+    ).tag(config=True)
+    audit_keep_days = Float(
+        365.0,
+        help="Rows of the audit log that are older are removed, in days; `jupyter sandbox audit "
+        "verify` goes on to check what is left. 0: none ever is. A row takes some 300 bytes; "
+        "export what is to be kept for longer.",
     ).tag(config=True)
     allow_plaintext_on_disk = Bool(
         False,
@@ -144,6 +153,10 @@ class SandboxApp(ExtensionApp):
         self._services: Services | None = None
         self._building: asyncio.Lock | None = None
         self._sandbox_engine: Any = None
+
+    @validate("audit_keep_days")
+    def _some_days(self, proposal: Any) -> Any:
+        return require_within(proposal, 0, _LONGEST_DAYS)
 
     @default("data_dir")
     def _default_data_dir(self) -> str:
@@ -215,6 +228,7 @@ class SandboxApp(ExtensionApp):
             db_url=self.db_url or f"sqlite:///{data_dir / 'sandbox.db'}",
             master_key_file=self.master_key_file,
             policy_file=Path(self.policy_file or data_dir / POLICY_NAME),
+            audit_keep_days=self.audit_keep_days,
             allow_plaintext_on_disk=self.allow_plaintext_on_disk,
             start_timeout_seconds=self.start_timeout_seconds,
             show_workspace=self.show_workspace,

@@ -59,7 +59,9 @@ class AuditVerifyApp(_AuditBase):
 
     name = "jupyter-sandbox-audit-verify"
     description = __doc__ or ""
+    after = Int(0, help="Damage that servers have noted up to this row is known.").tag(config=True)
     aliases = {  # noqa: RUF012
+        "after": "AuditVerifyApp.after",
         "data-dir": "AuditVerifyApp.data_dir",
         "db-url": "AuditVerifyApp.db_url",
         "master-key-file": "AuditVerifyApp.master_key_file",
@@ -69,11 +71,14 @@ class AuditVerifyApp(_AuditBase):
         """Check, and say what is wrong."""
         mark = read_mark(self.directory / MARK_NAME)
         async with self.records() as records:
-            report = await records.verify(mark)
+            report = await records.verify(mark, needs_mark=True, known_number=self.after)
         for problem in report.problems:
             print(problem)
         verdict = "NOT whole" if report.problems else "whole"
-        print(f"audit log: {verdict}; {report.rows} rows, the last {report.number} {report.seal}")
+        line = f"audit log: {verdict}; {report.rows} rows, the last {report.number} {report.seal}"
+        if report.pruned_number:
+            line += f"; rows 1 to {report.pruned_number} were removed for their age"
+        print(line)
         return not report.problems
 
 

@@ -13,14 +13,15 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from .. import metrics
 from ..errors import SandboxError
 from ..models import AuditEntry, JsonValue
-from .audit_records import Appended, AuditRecords
+from .audit_chain import Mark
+from .audit_records import Appended, AuditRecords, LogDamaged
 from .whole_file import replace_text
 
 MARK_NAME = "audit.mark"
@@ -59,6 +60,8 @@ class AuditLog:
         self._task: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._closed = False
+        self._noted: Mark | None = None  # the end of the log as this process knows it
+        self._replaces = False  # the mark, whatever it says: its number is nobody's
 
     def __repr__(self) -> str:
         return f"<AuditLog {len(self._waiting)} wait>"
@@ -96,13 +99,27 @@ class AuditLog:
                 lost, self._lost = self._lost, 0
                 self.note("entries_lost", count=lost)
             while self._waiting:
-                batch = self._waiting[:_MOST_AT_ONCE]
-                appended = await self._records.append(batch)
-                del self._waiting[: len(batch)]
-                metrics.AUDIT_ROWS.inc(len(batch))
-                last = appended.rows[-1]
-                await asyncio.to_thread(write_mark, self._mark, last.number, last.seal)
+                appended = await self._append()
+                del self._waiting[: len(appended.rows)]
+                metrics.AUDIT_ROWS.inc(len(appended.rows))
+                self._noted = appended.mark
+                await asyncio.to_thread(write_mark, self._mark, appended.mark, self._replaces)
+                self._replaces = False
                 self._listener(appended)
+
+    async def prune(self, keep: timedelta) -> None:
+        """Remove rows that are older.
+
+        Raises
+        ------
+        Unavailable
+            They are not as they were written, and stay.
+        """
+        removed = 0
+        while more := await self._records.prune(datetime.now(UTC) - keep):
+            removed += more
+        if removed:
+            self.note("rows_removed", count=removed)
 
     async def close(self) -> None:
         """Write what waits, and end. Twice is once."""
@@ -115,6 +132,23 @@ class AuditLog:
             await self.flush()
         except (SandboxError, OSError) as exc:
             self._log.error("audit: %d entries were not written: %s", len(self._waiting), exc)
+
+    async def _append(self) -> Appended:
+        """Write the next entries; damage of the log is told first, in the log itself."""
+        if self._noted is None:
+            self._noted = await asyncio.to_thread(read_mark, self._mark)
+        batch = self._waiting[:_MOST_AT_ONCE]
+        try:
+            needs_mark = self._noted is None
+            return await self._records.append(batch, self._noted, needs_mark=needs_mark)
+        except LogDamaged as exc:
+            self._log.error("audit: %s: %s; `jupyter sandbox audit verify`", exc, exc.code)
+            self._lost += len(self._waiting) >= _MOST_WAITING
+            del self._waiting[_MOST_WAITING - 1 :]
+            self.note("log_damaged", code=exc.code)
+            self._waiting.insert(0, self._waiting.pop())
+            self._replaces = True
+            return await self._records.append(self._waiting[: len(batch) + 1], goes_on=True)
 
     def _begin(self) -> None:
         if self._task is None and not self._closed:
@@ -136,16 +170,24 @@ class AuditLog:
             self._task = None
 
 
-def write_mark(file: Path, number: int, seal: str) -> None:
-    """Remember the last row; of two servers the later one's stays. Blocks."""
+def write_mark(file: Path, mark: Mark, replaces: bool = False) -> None:
+    """Remember the last row; of two servers the later one's stays, unless ``replaces``. Blocks."""
     known = read_mark(file)
-    if known is None or known[0] < number:
-        replace_text(file, json.dumps({"number": number, "seal": seal}) + "\n")
+    if replaces or known is None or known.number < mark.number:
+        replace_text(file, json.dumps(mark._asdict()) + "\n")
 
 
-def read_mark(file: Path) -> tuple[int, str] | None:
-    """Give the last row that was remembered; None if there is none, or no file. Blocks."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        shape = json.loads(file.read_text())
-        return int(shape["number"]), str(shape["seal"])
-    return None
+def read_mark(file: Path) -> Mark | None:
+    """Return the last row that was remembered; None if there is none, or no file. Blocks.
+
+    What is no mark is one that no server has written.
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        shape = json.loads(text)
+        number, seal = int(shape["number"]), str(shape["seal"])
+        return Mark(number, seal, str(shape.get("mark_seal", "")))
+    return Mark(0, "")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-HEAD = "0010"
+HEAD = "0012"
 """The newest revision in ``migrations/versions``."""
 
 metadata = sa.MetaData()
@@ -177,6 +177,11 @@ audit_head = sa.Table(
     sa.Column("seal", sa.String(64), nullable=False),
     sa.Column("master_key_id", sa.String(32), nullable=False),
     sa.Column("wrapped_key", sa.LargeBinary(64), nullable=False),
+    # Over the other numbers and seals: none can be set back without the key.
+    sa.Column("head_seal", sa.String(64), nullable=False, server_default=""),
+    # The last row that was removed for its age, and its seal: the chain goes on from there.
+    sa.Column("pruned_number", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("pruned_seal", sa.String(64), nullable=False, server_default="0" * 64),
 )
 
 leases = sa.Table(
