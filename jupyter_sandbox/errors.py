@@ -11,6 +11,7 @@
     ├── InvalidRequest                the caller: a malformed body or query (400 / 422)
     ├── LimitExceeded                 the user or an administrator: capacity, size, rate (413 / 429)
     └── Unavailable                   nobody now: engine, guest, start timeout (502 / 503 / 504)
+        ├── DiskFull                    a disk of the host has no room, or almost none (507)
         └── VersionTaken                a shared file's version was recorded by another meanwhile
 
 Anything else is a bug of ours: 500 with an id that also stands in the log. Errors of libraries are
@@ -130,7 +131,8 @@ class Unavailable(SandboxError):
     Parameters
     ----------
     status : int
-        502 for a failed answer, 503 for something switched off or not installed, 504 for a timeout.
+        502 for a failed answer, 503 for something switched off or not installed, 504 for a timeout,
+        507 for a full disk.
     """
 
     code = "unavailable"
@@ -150,3 +152,12 @@ class Unavailable(SandboxError):
 
 class VersionTaken(Unavailable):
     """Another has recorded this version of a shared file first: take the next one."""
+
+
+class DiskFull(Unavailable):
+    """A disk of the host has no room, or almost none; it passes when there is more (507)."""
+
+    code = "disk_full"
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message, status=507, retry_after_seconds=60, detail=detail)

@@ -25,7 +25,7 @@ CODES = frozenset(
         *("is_a_directory", "not_a_file", "exists", "permission", "read_only", "no_space"),
         *("too_large", "link_loop", "name_too_long", "changed", "failed", "bad_request"),
         *("bad_range", "no_match", "many_matches", "not_encodable", "outside", "link"),
-        *("not_shared", "bad_name"),
+        *("not_shared", "bad_name", "disk_full"),
     )
 )
 REASONS = frozenset(
@@ -33,6 +33,7 @@ REASONS = frozenset(
         *("invalid_request", "bad_request", "unauthenticated", "forbidden", "token_required"),
         *("cross_origin", "not_found", "method_not_allowed", "too_large", "limit_exceeded"),
         *("bad_range", "internal_error", "feature_off", "unavailable", "unhealthy", "error"),
+        "disk_full",
     )
 )
 KINDS = frozenset(("sandbox", "directory", "socket", "remains", "mark", "file"))

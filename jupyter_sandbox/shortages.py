@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 
-from .errors import Unavailable
+from .errors import DiskFull, Unavailable
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = {
     errno.EMFILE: "the server has too many open files",
     errno.ENFILE: "the host has too many open files",
@@ -24,6 +25,8 @@ def shortage_of(error: BaseException) -> Unavailable | None:
     """Give what is to be said of an error that is no mistake, but a lack; None of any other."""
     if isinstance(error, OSError) and error.errno in _WORDS:
         words = _WORDS[error.errno]
+        if error.errno in _NO_SPACE:
+            return DiskFull(words, detail=repr(error))
     elif isinstance(error, MemoryError):
         words = _WORDS[errno.ENOMEM]
     elif isinstance(error, RuntimeError) and "can't start new thread" in str(error):

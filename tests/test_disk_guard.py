@@ -178,6 +178,8 @@ async def test_below_the_floor_all_stand_until_there_is_room(world):
     [
         (1000, 49, 0, True),
         (1000, 51, 0, False),
+        (4, 0.9, 0, True),
+        (4, 1.1, 0, False),
         (10, 1.9, 0, True),
         (10, 2.1, 0, False),
         (1000, 20, 10, False),

@@ -70,6 +70,7 @@ from ..stores.master_keys import MasterKeys
 from ..stores.message_records import MessageRecords
 from ..stores.place_records import PlaceRecords
 from ..stores.pool_records import PoolRecords
+from ..stores.room import Room
 from ..stores.server_marks import ServerMarks
 from ..stores.session_records import SessionRecords
 from ..stores.share_records import ShareRecords
@@ -138,6 +139,7 @@ class _Base:
     server_id: str
     plaintext: PlaintextDirs
     choice: Choice
+    room: Room
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,9 @@ async def _open(plan: Plan) -> _Base:
     async with contextlib.AsyncExitStack() as undo:  # of a start that fails on the way
         undo.push_async_callback(database.close)
         await database.open()
+        room = Room()
         vault, master = await open_vault(
-            data_dir, database.connections, os.environ, plan.master_key_file
+            data_dir, database.connections, os.environ, plan.master_key_file, room
         )
         undo.push_async_callback(vault.close)
         server_id = await require_database(database.connections, data_dir)
@@ -219,7 +222,7 @@ async def _open(plan: Plan) -> _Base:
         log.error("sandbox engine: none: %s", choice.reason)
     for warning in choice.warnings:
         log.warning("sandbox engine: %s: %s", choice.engine.name, warning)
-    return _Base(database, vault, master, server_id, plaintext, choice)
+    return _Base(database, vault, master, server_id, plaintext, choice, room)
 
 
 async def _build_machines(plan: Plan, base: _Base) -> _Machines:
@@ -240,7 +243,9 @@ async def _build_machines(plan: Plan, base: _Base) -> _Machines:
     way_out.on_denial = audit.note_denial
     way_out.start()
     sandboxes = Sandboxes(base.choice.engine, settings, way_out, log)
-    disk_guard = DiskGuard(sandboxes, plan.host_free_bytes, log)
+    disk_guard = DiskGuard(
+        sandboxes, plan.host_free_bytes, log, data_dir=plan.data_dir, room=base.room
+    )
     disk_guard.start()
     marks = ServerMarks(plan.data_dir, secrets.token_hex(8))
     await asyncio.to_thread(marks.set)
@@ -281,7 +286,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
     # what handlers work with
     calls = Calls(
         *(conversations, database, vault, journal, limits, log, audit),
-        *(marks.process_id, marks.is_alive),
+        *(marks.process_id, marks.is_alive, base.room),
     )
     uploads = Uploads(
         *(database, records, vault, placing, journal, limits),

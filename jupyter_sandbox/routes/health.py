@@ -35,11 +35,11 @@ class HealthHandler(SandboxHandler):
             self.require_access()
         engine = await self._engine()
         ok = bool(engine["available"])
-        has_memory = self.services.memory_guard.level is not Level.CRITICAL
+        lack = self._lack()
         database = await self._database()
         ok = ok and bool(database["available"])
         report: dict[str, JsonValue] = {
-            "ok": ok and has_memory,
+            "ok": ok and not lack,
             "engine": engine,
             "database": database,
             "places": await self._places(),
@@ -49,7 +49,7 @@ class HealthHandler(SandboxHandler):
         steps: list[dict[str, JsonValue]] = []
         if deep == "1":
             result = await self.services.five_steps.run(self.owner)
-            report["ok"] = ok and has_memory and result.ok
+            report["ok"] = ok and not lack and result.ok
             steps = _steps(result)
             report["steps"] = [*steps]
             limits = result.limits
@@ -63,10 +63,16 @@ class HealthHandler(SandboxHandler):
             return
         code = "unhealthy"  # with a message, as every error has
         failed = [step["message"] for step in steps if not step["ok"]]
-        why = engine["reason"] if has_memory else _NO_MEMORY
+        why = lack or engine["reason"]
         if not database["available"]:
             why = database["reason"]
         self.answer({"code": code, "message": str([*failed, why][0]), **report}, 503)
+
+    def _lack(self) -> str:
+        """Return what the host has too little of for all of it to work; "" when that is nothing."""
+        if self.services.memory_guard.level is Level.CRITICAL:
+            return _NO_MEMORY
+        return self.services.disk_guard.room.lack
 
     async def _database(self) -> dict[str, JsonValue]:
         try:

@@ -138,6 +138,7 @@ class MessagesHandler(WebSocketMixin, WebSocketHandler, SandboxHandler):
     async def post(self, conversation_id: str) -> None:
         """Add a message of the user: ``{text, attachments?}``; its files are kept as uploads."""
         await self.find(conversation_id)
+        self.services.disk_guard.room.require()
         body = self.json_body("text", "attachments")
         text = self.text_field(body, "text")
         if text is None:

@@ -5,8 +5,8 @@ Asks the engine; decides nothing about conversations. Two rules:
 - In a sandbox that is over its limit all processes are ended, by its guest; where that does not
   work it is paused. Its files stay, and commands that delete work. While it is over, whatever makes
   it grow is ended again. One that is over by far all the same (``is_over``) is removed.
-- When the disk has less free space than the floor, all sandboxes that write on it stand until there
-  is more, whoever took it.
+- When the disk that they write on, or that of the data directory, has less free space than the
+  floor, all sandboxes stand and nothing more is stored until there is more, whoever took it.
 
 Looking at the free space costs nothing, so it is done four times a second; a sandbox is measured
 only when the free space has shrunk by half of what it may still write, and now and then. What is
@@ -27,6 +27,7 @@ from pathlib import Path
 from ..engines.base import Engine, EngineState, EngineUsage, Resources
 from ..errors import SandboxError, Unavailable
 from ..models import DiskStop
+from ..stores.room import Room
 from .sandbox import Sandbox
 from .sandboxes import Sandboxes
 
@@ -43,8 +44,9 @@ _FAR_ENTRIES = 250_000  # what is written in two seconds or so, like the bytes
 _VERB_SECONDS = 20.0
 
 LOW = (
-    "the disk of the host is almost full, so sandboxes are paused. They go on by themselves when "
-    "there is room again; an administrator, or deleting conversations, can make some."
+    "the disk of the host is almost full, so sandboxes are paused and no more files are kept. All "
+    "goes on by itself when there is room again; an administrator, or deleting files and "
+    "conversations, can make some."
 )
 
 
@@ -63,8 +65,12 @@ class Space:
         return cls(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, found.f_favail)
 
     def is_below(self, floor_bytes: int) -> bool:
-        """Say whether too little is free; a floor of 0 is 5 %, at least 2 GiB."""
-        return self.free_bytes < (floor_bytes or max(2 * 2**30, self.total_bytes // 20))
+        """Say whether too little is free.
+
+        A floor of 0 is 5 %, at least 2 GiB, at most a quarter, so that a small disk is of use.
+        """
+        usual = min(max(2 * 2**30, self.total_bytes // 20), self.total_bytes // 4)
+        return self.free_bytes < (floor_bytes or usual)
 
 
 @dataclass
@@ -104,6 +110,10 @@ class DiskGuard:
     ----------
     floor_bytes : int
         Of free space on the host; 0 is ``Space.is_below``'s own.
+    data_dir : Path, optional
+        Where the server keeps things: its file system has the same floor.
+    room : Room, optional
+        Is told whether more can be kept.
     """
 
     def __init__(
@@ -112,7 +122,11 @@ class DiskGuard:
         floor_bytes: int,
         log: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
+        data_dir: Path | None = None,
+        room: Room | None = None,
     ) -> None:
+        self.room = room or Room()
+        self._kept_in = [] if data_dir is None else [data_dir]
         self._sandboxes = sandboxes
         self._engine: Engine = sandboxes.engine
         self._limits = sandboxes.settings.resources
@@ -143,7 +157,8 @@ class DiskGuard:
         spaces = await asyncio.to_thread(_spaces, self._engine.disk_paths())
         space = min(spaces, key=lambda each: each.free_bytes) if spaces else None
         await self._list(space)
-        await self._keep_floor(any(each.is_below(self._floor_bytes) for each in spaces))
+        kept = await asyncio.to_thread(_spaces, self._kept_in) if self._kept_in else []
+        await self._keep_floor(any(each.is_below(self._floor_bytes) for each in (*spaces, *kept)))
         now = self._clock()
         due = [i for i, w in self._known.items() if w.is_due(space, self._limits, now)]
         await asyncio.gather(*(self._measure(i, space) for i in due if i not in self._held))
@@ -243,7 +258,11 @@ class DiskGuard:
 
     async def _keep_floor(self, low: bool) -> None:
         """Let all sandboxes stand while the host's disk is almost full."""
-        self._sandboxes.paused_because = LOW if low else ""
+        if low and not self.room.lack:
+            self._log.error("the disk of the host is almost full: nothing more is stored")
+        elif self.room.lack and not low:
+            self._log.warning("the disk of the host has room again")
+        self.room.lack = self._sandboxes.paused_because = LOW if low else ""
         if low:
             for sandbox_id in set(self._known) - self._held:
                 self._held.add(sandbox_id)

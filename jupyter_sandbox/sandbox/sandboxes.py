@@ -34,7 +34,7 @@ from ..engines.base import (
     Resources,
     SandboxSpec,
 )
-from ..errors import Unavailable
+from ..errors import DiskFull, Unavailable
 from ..models import Enforced
 from .bundle import prepare_bundle
 from .client_settings import SITE_TARGET
@@ -113,9 +113,9 @@ class Sandboxes:
         self.wanted = 0  # sandboxes that conversations wait for just now
 
     def require_running(self) -> None:
-        """Raise ``Unavailable`` while sandboxes are paused for the host's sake."""
+        """Raise ``DiskFull`` while sandboxes are paused for the host's sake."""
         if self.paused_because:
-            raise Unavailable(self.paused_because, status=503, retry_after_seconds=60)
+            raise DiskFull(self.paused_because)
 
     async def create(self, sandbox_id: str, conversation_id: str) -> Sandbox:
         """Make a new environment and wait for its guest; on failure nothing is left.

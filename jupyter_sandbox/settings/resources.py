@@ -46,8 +46,9 @@ class SandboxResources(Configurable):
 
     host_free_bytes = Int(
         0,
-        help="Free space of the host's disk, in bytes, below which all sandboxes that write on it "
-        "are paused until there is more. 0 (the default): 5 % of the disk, at least 2 GiB. More "
+        help="Free space, in bytes, of the host's disk that sandboxes write on, and of that of "
+        "`data_dir`, below which all sandboxes are paused and nothing more is stored until there "
+        "is more. 0 (the default): 5 % of the disk, at least 2 GiB, at most a quarter of it. More "
         "keeps more room for other programs.",
     ).tag(config=True)
 

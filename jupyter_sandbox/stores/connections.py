@@ -27,7 +27,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import NullPool
 
-from ..errors import SandboxError, Unavailable
+from ..errors import DiskFull, SandboxError, Unavailable
 from .database_file import DatabaseFile
 from .migrating import bring_up_to_date
 
@@ -43,10 +43,11 @@ _POOL = 4
 _LEAST_FREE_BYTES = 16 * 2**20
 
 
+_NO_ROOM = "the disk of the sandbox database is full"
+_POSTGRESQL_FULL = "53100"  # disk_full, of its error codes
 _FAILURES = {
     "SQLITE_BUSY": "the sandbox database is locked by another program",
     "SQLITE_LOCKED": "the sandbox database is locked by another program",
-    "SQLITE_FULL": "the disk of the sandbox database is full",
     "SQLITE_CORRUPT": "the sandbox database is damaged",
     "SQLITE_NOTADB": "the sandbox database is damaged",
 }
@@ -104,7 +105,7 @@ class Connections:
         if self._file is not None:
             free = await self._submit(self._file.free_bytes)
             if free is not None and free < _LEAST_FREE_BYTES:
-                raise Unavailable("the disk of the sandbox database is full", status=503)
+                raise DiskFull(_NO_ROOM)
 
     async def empty_log(self) -> bool:
         """Write what SQLite's log holds into the file and cut it; False: somebody still reads it.
@@ -264,6 +265,8 @@ def _translated(work: Callable[[], T]) -> T:
     except NoSuchModuleError as exc:
         raise Unavailable("no driver for db_url is installed", status=503, detail=str(exc)) from exc
     except DatabaseError as exc:
+        if _is_full(exc):
+            raise DiskFull(_NO_ROOM, detail=str(exc)) from exc
         raise Unavailable(_what_failed(exc), detail=str(exc)) from exc
     except SQLAlchemyError as exc:
         raise Unavailable("the sandbox database failed", detail=str(exc)) from exc
@@ -282,6 +285,11 @@ def _what_failed(error: DatabaseError) -> str:
             return words
     is_down = isinstance(error, OperationalError)
     return "the sandbox database does not answer" if is_down else "the sandbox database failed"
+
+
+def _is_full(error: DatabaseError) -> bool:
+    is_postgresql = getattr(error.orig, "sqlstate", "") == _POSTGRESQL_FULL
+    return is_postgresql or _sqlite_name(error).startswith("SQLITE_FULL")
 
 
 def _sqlite_name(error: SQLAlchemyError) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ..errors import NotFound, Unavailable
+from ..errors import DiskFull, NotFound, Unavailable
+from ..shortages import shortage_of
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ class DiskThreads:
         except FileNotFoundError as exc:
             raise NotFound("There is no such file.", detail=repr(exc)) from exc
         except OSError as exc:
+            if isinstance(shortage := shortage_of(exc), DiskFull):
+                raise shortage from exc
             raise Unavailable("the file store failed", detail=repr(exc)) from exc
         except asyncio.CancelledError:
             while not future.done():

@@ -21,6 +21,7 @@ from ..models import FileIdentity, StoredFile
 from .blobs import BlobReader, BlobStore, BlobWriter
 from .conversation_keys import ConversationKeys
 from .disk_threads import DiskThreads
+from .room import Room
 from .vault_format import (
     CHUNK_BYTES,
     FOOTER_BYTES,
@@ -51,6 +52,8 @@ class Vault:
         Closed with the vault.
     unversioned : mapping of str to int
         The shared files that were sealed without their version, by file id, and which it is.
+    room : Room
+        Asked before more is kept.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class Vault:
         keys: ConversationKeys,
         threads: DiskThreads,
         unversioned: Mapping[str, int],
+        room: Room,
     ) -> None:
         self.blobs = blobs
         self._keys = keys
         self._threads = threads
         self._unversioned = unversioned
+        self._room = room
         self._verified: OrderedDict[str, tuple[int, ...]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -71,7 +76,10 @@ class Vault:
 
     def sink(self, identity: FileIdentity, max_bytes: int) -> VaultSink:
         """Give what takes a new file of at most ``max_bytes``."""
-        return VaultSink(identity, max_bytes, self.blobs, self._keys, self._threads, self._remember)
+        kept = self._remember
+        return VaultSink(
+            identity, max_bytes, self.blobs, self._keys, self._threads, kept, self._room
+        )
 
     @contextlib.asynccontextmanager
     async def reading(self, file: StoredFile) -> AsyncIterator[VaultReader]:
@@ -236,6 +244,7 @@ class VaultSink:
         keys: ConversationKeys,
         threads: DiskThreads,
         kept: Callable[[str, tuple[int, ...]], None],
+        room: Room,
     ) -> None:
         self.size_bytes = 0
         self.head = b""
@@ -245,6 +254,7 @@ class VaultSink:
         self._keys = keys
         self._threads = threads
         self._kept = kept
+        self._room = room
         self._key = b""
         self._sealing: Sealing | None = None
         self._blob: BlobWriter | None = None
@@ -258,6 +268,7 @@ class VaultSink:
         return f"<VaultSink {self._identity.file_id} {self.size_bytes} bytes>"
 
     async def __aenter__(self) -> Self:
+        self._room.require()
         self._key = await self._keys.get_or_make(self._identity.conversation_id)
         self._sealing = Sealing(self._identity, self._key)
         try:
@@ -281,6 +292,7 @@ class VaultSink:
 
     async def write(self, data: bytes) -> None:
         """Add bytes; waits while the batch before is still being written."""
+        self._room.require()
         self.size_bytes += len(data)
         if self.size_bytes > self._max_bytes:
             raise LimitExceeded(f"The file is larger than {self._max_bytes:,} bytes.", status=413)

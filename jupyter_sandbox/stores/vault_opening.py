@@ -15,6 +15,7 @@ from .conversation_keys import ConversationKeys
 from .disk_threads import DiskThreads
 from .key_records import KeyRecords
 from .master_keys import MasterKeys, load_master_keys
+from .room import Room
 from .schema import shares
 from .vault import Vault
 from .whole_file import make_text
@@ -32,6 +33,7 @@ async def open_vault(
     connections: Connections,
     environ: Mapping[str, str],
     master_key_file: str = "",
+    room: Room | None = None,
 ) -> tuple[Vault, MasterKeys]:
     """Give the vault and its keyring.
 
@@ -45,6 +47,8 @@ async def open_vault(
         May hold the master key.
     master_key_file : str
         Where the keyring lies; "" is ``master.key`` in ``data_dir``.
+    room : Room, optional
+        Asked before more is kept; None: there always is some.
 
     Raises
     ------
@@ -62,7 +66,8 @@ async def open_vault(
         threads.close()
         raise
     keys = ConversationKeys(records, master, threads)
-    return Vault(DirectoryBlobs(data_dir / DIRECTORY_NAME), keys, threads, unversioned), master
+    blobs = DirectoryBlobs(data_dir / DIRECTORY_NAME)
+    return Vault(blobs, keys, threads, unversioned, room or Room()), master
 
 
 async def _unversioned(

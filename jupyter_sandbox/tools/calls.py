@@ -21,6 +21,7 @@ from ..conversations.conversation import Conversation
 from ..conversations.conversations import Conversations, is_uuid
 from ..conversations.journal import Journal
 from ..errors import (
+    DiskFull,
     InvalidRequest,
     LimitExceeded,
     NotFound,
@@ -32,6 +33,7 @@ from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResu
 from ..stores.audit_log import AuditLog
 from ..stores.database import Database
 from ..stores.file_store import FileStore
+from ..stores.room import Room
 from .call import Call
 from .call_messages import call_message, file_messages, result_message
 from .capacity import Capacity
@@ -57,6 +59,8 @@ class Calls:
         This process; its calls are recorded with it.
     is_alive : callable
         Says whether a server process lives.
+    room : Room
+        Asked before a call begins: it and its result are kept.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class Calls:
         audit: AuditLog,
         server: str,
         is_alive: Callable[[str], bool],
+        room: Room,
     ) -> None:
+        self._room = room
         self._conversations = conversations
         self._database = database
         self._shares = shares
@@ -113,6 +119,11 @@ class Calls:
                 return known
         self._conversations.rates.take_call(record.owner)
         call = Call(record.conversation_id, call_id or str(uuid.uuid4()), tool, body)
+        try:
+            self._room.require()
+        except DiskFull as exc:  # nothing of it is kept: asked for again by its id, it begins
+            call.finish({**error_result(exc).to_json(), "duration_seconds": 0.0})
+            return call
         try:
             prepared = prepare(tool, body, self._limits)
         except ToolError as exc:

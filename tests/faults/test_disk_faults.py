@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import text_of
 
+from .conftest import eventually
 from .table import fault
 
 _SIZE = "24m"
@@ -55,7 +56,10 @@ async def shared(api, conversation: str, name: str) -> dict:
 @pytest.mark.parametrize(
     "engine_name", [pytest.param("docker", marks=pytest.mark.docker)], indirect=True
 )
-async def test_a_full_data_directory_refuses_what_must_be_kept_and_nothing_else(small_disk, api):
+async def test_a_full_data_directory_refuses_what_must_be_kept_and_lets_sandboxes_stand(
+    small_disk, api, jp_serverapp
+):
+    services = await jp_serverapp.web_app.settings["jupyter_sandbox"].ready()
     conversation = await api.conversation(title="before")
     await api.raw("PUT", "conversations", conversation, "uploads", "kept.txt", body=b"kept")
     await api.bash(conversation, "head -c 3000000 /dev/urandom > /mnt/user-data/outputs/big")
@@ -64,11 +68,12 @@ async def test_a_full_data_directory_refuses_what_must_be_kept_and_nothing_else(
     response = await api.raw(
         "PUT", "conversations", conversation, "uploads", "big.bin", body=b"x" * 3_000_000
     )
-    assert response.code in (502, 503), response.body
+    assert response.code == 507, response.body
     assert response.headers["Retry-After"]
     result = await shared(api, conversation, "big")
     assert result["is_error"] or "code" in str(result["content"]), result
-    assert "big" in await api.bash(conversation, "ls /mnt/user-data/outputs")
+    await eventually(lambda: services.disk_guard.room.lack)
+    assert "almost full" in await api.bash(conversation, "ls /mnt/user-data/outputs")
     status, health = await api.json("GET", "health")
     assert status == 503
     assert "full" in health["message"]
@@ -76,6 +81,7 @@ async def test_a_full_data_directory_refuses_what_must_be_kept_and_nothing_else(
     assert response.body == b"kept"
 
     small_disk.empty()
+    await eventually(lambda: not services.disk_guard.room.lack)
     result = await shared(api, conversation, "big")
     assert not result["is_error"], text_of(result)
     response = await api.raw(

@@ -112,6 +112,7 @@ def test_a_first_call_says_so_in_time_and_whoever_has_a_sandbox_goes_on(server, 
     [
         (OSError(errno.EMFILE, "x"), "open files"),
         (OSError(errno.ENOSPC, "x"), "disk"),
+        (OSError(errno.EDQUOT, "x"), "disk"),
         (MemoryError(), "memory"),
         (RuntimeError("can't start new thread"), "threads"),
         (OSError(errno.EPERM, "x"), None),
@@ -124,4 +125,4 @@ def test_a_shortage_is_told_from_a_mistake(error, words):
     assert (found is None) == (words is None)
     if found is not None:
         assert words in found.message
-        assert found.status == 503
+        assert found.status == (507 if words == "disk" else 503)
