@@ -43,6 +43,7 @@ from ..settings import (
 )
 from ..settings.checks import require_within
 from .building import Plan, build, let_go
+from .log_guard import guard_logs
 
 _LONGEST_DAYS = 100 * 366
 
@@ -168,6 +169,7 @@ class SandboxApp(ExtensionApp):
 
     def initialize_settings(self) -> None:
         """Give handlers a way to this app; a wrong setting fails here, at the server's start."""
+        guard_logs(self.log, *([] if self.serverapp is None else [self.serverapp.log]))
         self._limits = SandboxLimits(parent=self).to_limits()
         self._lifecycle = SandboxLifecycle(parent=self).to_lifecycle()
         resources = SandboxResources(parent=self)

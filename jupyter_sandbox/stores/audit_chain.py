@@ -136,11 +136,11 @@ class ChainCheck:
             self._say(f"rows {self.number + 1} to {row.number - 1} are missing")
         elif not hmac.compare_digest(seal_of(self._key, row, self.seal), row.seal):
             self._say(f"row {row.number} is not what was written, or not what stood there")
+        elif row.action == DAMAGE and row.number > self._known_number:
+            self._say(f"row {row.number}: a server noted that the log was damaged: {row.detail}")
         noted = self._marks.get(row.number)
         if noted is not None and noted != row.seal:
             self._say(f"row {row.number} had another seal when it was noted")
-        if row.action == DAMAGE and row.number > self._known_number:
-            self._say(f"row {row.number}: a server noted that the log was damaged: {row.detail}")
         self.number, self.seal = row.number, row.seal
 
     def end(self) -> None:

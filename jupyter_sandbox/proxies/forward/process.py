@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -20,6 +21,7 @@ from typing import Any
 
 from ...policy.egress import EgressPolicy
 from ...policy.egress_rules import Denial, EgressRules
+from ...policy.log_text import LOG_FILTER, block
 from .budgets import Budgets
 from .connection import Outside
 from .control import MAX_LINE_BYTES, Reports, from_line
@@ -50,6 +52,8 @@ def run(resolve: Resolve | None = None, dial: Dial = dial_tcp) -> None:
     _set_limits()
     reports = os.dup(1)
     os.dup2(2, 1)  # nothing but messages may come out of the pipe
+    if logging.lastResort is not None:  # asyncio's, to the server's log
+        logging.lastResort.addFilter(LOG_FILTER)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes us
     asyncio.run(_main(reports, resolve or SystemResolver(), dial))
     sys.stderr.flush()
@@ -157,7 +161,7 @@ class EgressProcess:
 
 def _log_bug(error: BaseException) -> None:
     """Show a bug of ours; it has ended one connection and no more."""
-    traceback.print_exception(error, file=sys.stderr)
+    print(block("".join(traceback.format_exception(error))), file=sys.stderr)
 
 
 def _die_with_parent() -> None:
