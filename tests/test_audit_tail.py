@@ -137,6 +137,41 @@ async def test_a_server_that_goes_on_after_it_notes_it_in_the_log(tmp_path, tamp
     assert (await verified(tmp_path, noted.number)).problems == ()
 
 
+@attack("T56")
+@pytest.mark.parametrize("head", ["gone", "another's key"])
+async def test_a_log_that_begins_anew_notes_that_it_is_not_the_first(tmp_path, head):
+    await seven_rows(tmp_path)
+    (tmp_path / MARK_NAME).unlink()
+    change(tmp_path, "DELETE FROM audit", "UPDATE conversations SET created_at = created_at - 9e9")
+    if head == "gone":
+        change(tmp_path, "DELETE FROM audit_head")
+    else:
+        async with house(tmp_path) as (_, records, _):
+            key_id, wrapped = records._master.wrap(os.urandom(32))
+        empty = {"number": 0, "seal": "0" * 64, "master_key_id": key_id, "wrapped_key": wrapped}
+        set_head(tmp_path, empty)
+    async with house(tmp_path) as (_, records, audit):
+        await write(audit, 2)
+        assert [row.action for row in await records.rows()] == ["log_damaged", "call", "call"]
+    (problem,) = (await verified(tmp_path)).problems
+    assert "head_gone" in problem
+
+
+async def test_rows_that_are_removed_meanwhile_are_no_problem(tmp_path, monkeypatch):
+    await old_and_new(tmp_path)
+    async with house(tmp_path) as (_, records, _), house(tmp_path) as (_, others, _):
+        rows, pruned = records.rows, []
+
+        async def rows_once_pruned(*words: int):
+            if not pruned:
+                pruned.append(await others.prune(NOW - timedelta(days=365)))
+            return await rows(*words)
+
+        monkeypatch.setattr(records, "rows", rows_once_pruned)
+        report = await records.verify()
+        assert (report.rows, report.pruned_number, report.problems) == (3, 30, ())
+
+
 def head_of(directory: Path) -> dict[str, object]:
     engine = sa.create_engine(url_of(directory / "sandbox.db"))
     with engine.connect() as connection:

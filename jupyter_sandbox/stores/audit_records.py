@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _TRIES = 5
 _PAGE = 1000
+_LATE = timedelta(hours=1)  # a first entry may be while the database or the keyring fails
 _JUST_BEGUN = 500  # rows that there may be before the first mark is written
 
 h = audit_head.c
@@ -71,6 +72,11 @@ _ROWS = (
 )
 _REMOVE = sa.delete(audit).where(audit.c.number <= bindparam("last"))
 _SEAL = sa.select(audit.c.seal).where(audit.c.number == bindparam("number"))
+_OLDER_CONVERSATION = (
+    sa.select(conversations.c.conversation_id)
+    .where(conversations.c.created_at < bindparam("moment"))
+    .limit(1)
+)
 _ANY_CONVERSATION = sa.select(conversations.c.conversation_id).limit(1)
 _OWNER = sa.select(conversations.c.owner).where(conversations.c.conversation_id == bindparam("id"))
 
@@ -87,8 +93,8 @@ class Appended:
 class LogDamaged(Unavailable):
     """The log is not as servers have left it; ``code`` says what is different.
 
-    ``head_changed``, ``cut`` (it ends earlier, or otherwise, than was noted), ``mark_changed``,
-    ``mark_gone``.
+    ``head_changed``, ``head_gone`` (conversations are older than the log), ``cut`` (it ends
+    earlier, or otherwise, than was noted), ``mark_changed``, ``mark_gone``.
     """
 
     def __init__(self, code: str) -> None:
@@ -148,6 +154,8 @@ class AuditRecords:
             return self._append_locked(connection, entries, damage_of, goes_on)
 
         def damage_of(connection: sa.Connection, key: bytes, row: Any) -> str:
+            if not row.number:
+                return "head_gone" if noted or _has_older(connection, entries[0]) else ""
             if needs_mark and noted is None and needs_seals(key) and row.number > _JUST_BEGUN:
                 return "mark_gone"
             return _damage(connection, key, row, noted)
@@ -155,7 +163,7 @@ class AuditRecords:
         return await self._connections.run(lambda connection: _in_turn(connection, work))
 
     async def prune(self, before: datetime) -> int:
-        """Remove the oldest rows that are older, at most some thousand; return how many.
+        """Remove the oldest rows that are older, at most a thousand; return how many.
 
         Raises
         ------
@@ -190,6 +198,14 @@ class AuditRecords:
         known_number : int
             Damage that servers have noted up to this row is no problem.
         """
+        for _ in range(_TRIES):
+            report = await self._verify(mark, needs_mark, known_number)
+            head = await self._head()
+            if head is None or head.pruned_number == report.pruned_number:
+                break  # else rows were removed under our hands
+        return report
+
+    async def _verify(self, mark: Mark | None, needs_mark: bool, known_number: int) -> AuditReport:
         head = await self._head()
         if head is None:
             return await self._verify_without_head(mark)
@@ -343,6 +359,12 @@ def _in_turn(connection: sa.Connection, work: Callable[[sa.Connection], T]) -> T
             raise
         return done
     raise Unavailable("the audit log cannot be written", detail="its rows do not fit its head")
+
+
+def _has_older(connection: sa.Connection, entry: AuditEntry) -> bool:
+    """Say whether a conversation is older than what is said to be the log's first entry."""
+    moment = to_microseconds(entry.at - _LATE)
+    return connection.execute(_OLDER_CONVERSATION, {"moment": moment}).first() is not None
 
 
 def _head_of(row: Any) -> Head:
