@@ -131,6 +131,7 @@ def engine_name() -> str:
     return "bubblewrap"
 
 
+@pytest.mark.bubblewrap
 @attack("T59", on="")
 async def test_a_request_writes_nothing_raw_into_the_servers_log(api, jp_serverapp, jp_base_url):
     written = io.StringIO()

@@ -19,9 +19,12 @@ from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.sandbox.disk_guard import LOW
 from tests.attacks import attack
 from tests.conftest import text_of
+from tests.jupyter_servers import in_directories
 
 from .conftest import eventually
 from .table import fault
+
+pytestmark = [pytest.mark.own_server, pytest.mark.bubblewrap]
 
 _SIZE = 32 * 2**20  # a quarter is the floor: 8 MiB
 _LEFT = 5 * 2**20
@@ -34,7 +37,11 @@ def engine_name() -> str:
 
 @pytest.fixture
 def sandbox_config(short_dir: Path) -> dict[str, Any]:
-    return {"BubblewrapEngine": {"state_dir": str(short_dir / "engine")}}
+    state_dir = str(short_dir / "engine")
+    return {
+        "SandboxApp": in_directories(short_dir),
+        "BubblewrapEngine": {"state_dir": state_dir},
+    }
 
 
 @pytest.fixture
@@ -55,7 +62,6 @@ def fill(place: Path, left: int = _LEFT) -> None:
 
 
 @fault("disk-full-data")
-@pytest.mark.bubblewrap
 @attack("T58", on="")
 async def test_below_its_floor_nothing_more_is_stored_and_all_goes_on_by_itself(
     data_disk, api, jp_serverapp
@@ -109,7 +115,6 @@ async def test_below_its_floor_nothing_more_is_stored_and_all_goes_on_by_itself(
 
 
 @fault("disk-full-data")
-@pytest.mark.bubblewrap
 @attack("T58", on="")
 async def test_what_is_under_way_ends_at_the_floor(data_disk, api, jp_serverapp):
     services = await jp_serverapp.web_app.settings["jupyter_sandbox"].ready()
@@ -127,7 +132,6 @@ async def test_what_is_under_way_ends_at_the_floor(data_disk, api, jp_serverapp)
 
 
 @fault("disk-full-data")
-@pytest.mark.bubblewrap
 async def test_a_call_that_was_refused_so_begins_when_it_is_asked_for_again(
     data_disk, api, jp_serverapp
 ):
