@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.httpclient import HTTPClientError
 
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.sandbox.disk_guard import LOW
@@ -64,7 +65,7 @@ def fill(place: Path, left: int = _LEFT) -> None:
 @fault("disk-full-data")
 @attack("T58", on="")
 async def test_below_its_floor_nothing_more_is_stored_and_all_goes_on_by_itself(
-    data_disk, api, jp_serverapp
+    data_disk, api, jp_serverapp, jp_fetch
 ):
     services = await jp_serverapp.web_app.settings["jupyter_sandbox"].ready()
     conversation = await api.conversation()
@@ -85,6 +86,11 @@ async def test_below_its_floor_nothing_more_is_stored_and_all_goes_on_by_itself(
     head = {"Content-Type": "multipart/form-data; boundary=b"}
     await refused("POST", *uploads, body=form, headers=head)
     await refused("POST", "conversations", conversation, "messages", body={"text": "x" * 60_000})
+    drive = ("sandbox", "c", conversation, "api", "contents", "uploads", "more")
+    file = json.dumps({"type": "file", "format": "text", "content": "x"})
+    with pytest.raises(HTTPClientError) as caught:
+        await jp_fetch(*drive, method="PUT", body=file)
+    assert caught.value.code == 507
     other = await api.conversation()
     for tool, arguments in (
         ("share_files", {"paths": ["/mnt/user-data/outputs/file"]}),
