@@ -172,6 +172,17 @@ async def test_rows_that_are_removed_meanwhile_are_no_problem(tmp_path, monkeypa
         assert (report.rows, report.pruned_number, report.problems) == (3, 30, ())
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"number": Infinity, "seal": ""}', "[" * 100_000, '{"number": -1}']
+)
+async def test_a_file_that_is_no_mark_is_found(tmp_path, text):
+    await seven_rows(tmp_path)
+    (tmp_path / MARK_NAME).write_text(text)
+    assert (await verified(tmp_path)).problems == (
+        "the mark of the end of the log is not what was written",
+    )
+
+
 def head_of(directory: Path) -> dict[str, object]:
     engine = sa.create_engine(url_of(directory / "sandbox.db"))
     with engine.connect() as connection:

@@ -186,7 +186,7 @@ def read_mark(file: Path) -> Mark | None:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
         shape = json.loads(text)
         number, seal = int(shape["number"]), str(shape["seal"])
         return Mark(number, seal, str(shape.get("mark_seal", "")))
