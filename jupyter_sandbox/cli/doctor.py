@@ -28,6 +28,7 @@ from .probe import Attempt, ProbeFailed, probe, to_rows
 from .server_settings import UnknownSetting, split_settings
 from .strict_app import StrictApp
 from .temporary_server import ServerFailed, temporary_server
+from .visible_processes import WARNING, are_command_lines_shown
 
 _REPORT_SECONDS = 600.0
 _SIGNS = {"enforced": "ok", "weaker": "weak", "not_enforced": "NO"}
@@ -83,6 +84,7 @@ class DoctorApp(StrictApp):
         try:
             with temporary_server(base, self.engine, self._settings) as server:
                 report = _ask(server)
+                _add_what_the_host_shows(report)
                 if self.attack:
                     attempts = probe(server, has_own_kernel=_has_own_kernel(report))
         except (ServerFailed, ProbeFailed) as exc:
@@ -130,6 +132,11 @@ def to_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"\ntier      {report['tier']['text']}"
 
 
+def _add_what_the_host_shows(report: dict[str, Any]) -> None:
+    if report.get("engine") and not _has_own_kernel(report) and are_command_lines_shown():
+        report["engine"]["warnings"].append(WARNING)
+
+
 def _has_own_kernel(report: dict[str, Any]) -> bool:
     """Say whether another kernel than the host's answers inside, as read back from outside."""
     return (report.get("tier") or {}).get("name") == Tier.OWN_KERNEL
@@ -137,7 +144,8 @@ def _has_own_kernel(report: dict[str, Any]) -> bool:
 
 def _ask(server: Server) -> dict[str, Any]:
     request = urllib.request.Request(
-        f"{server.url}/sandbox/api/health?deep=1",
+        f"{server.url}/sandbox/api/health",
+        method="POST",
         headers={"Authorization": f"token {server.token}"},
     )
     try:

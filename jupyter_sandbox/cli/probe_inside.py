@@ -27,6 +27,8 @@ DIAL = "/run/jupyter-sandbox/dial"
 GUEST = "/opt/jupyter-sandbox"
 UPLOADS = "/mnt/user-data/uploads"
 MOST_PROCESSES = 3000
+MOST_TERMINALS = 100
+MOST_TIMERS = 4096
 HARMLESS_DEVICES = frozenset(
     {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"}
 )
@@ -41,6 +43,7 @@ found: List[Tuple[str, str, str, str, bool]] = []
 NUMBERS = {
     "x86_64": {
         "add_key": 248,
+        "io_setup": 206,
         "bpf": 321,
         "perf_event_open": 298,
         "userfaultfd": 323,
@@ -50,6 +53,7 @@ NUMBERS = {
     },
     "aarch64": {
         "add_key": 217,
+        "io_setup": 0,
         "bpf": 280,
         "perf_event_open": 241,
         "userfaultfd": 282,
@@ -277,11 +281,32 @@ def system_call(name: str) -> Tuple[str, bool]:
     arguments: "dict[str, Tuple[object, ...]]" = {
         "add_key": (b"user", b"probe", b"x", whole(1), whole(-2)),
         "bpf": (whole(0), zeros, whole(72)),
+        "io_setup": (whole(1), zeros),
         "perf_event_open": (event, whole(0), whole(-1), whole(-1), whole(0)),
         "unshare": (whole(0x10000000),),
         "userfaultfd": (whole(1),),
     }
     return call(NUMBERS[name], *arguments[name])
+
+
+def terminals() -> Tuple[str, bool]:
+    """Open terminals, until it is refused or there are more than a sandbox gets; then close all."""
+    opened: List[int] = []
+    refused = ""
+    try:
+        while len(opened) < MOST_TERMINALS:
+            opened.append(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
+    except OSError as exc:
+        refused = errno.errorcode.get(exc.errno or 0, "?")
+    for each in opened:
+        os.close(each)
+    return "%s after %d" % (refused or "no refusal", len(opened)), bool(refused)
+
+
+def timers() -> Tuple[str, bool]:
+    """Ask for the limit: a host's usual one, some 95,000, would let it take all of its user's."""
+    hard = resource.getrlimit(resource.RLIMIT_SIGPENDING)[1]
+    return str(hard), 0 < hard <= MOST_TIMERS
 
 
 def io_uring() -> Tuple[str, bool]:
@@ -398,6 +423,9 @@ def attacks_on_the_hosts_kernel() -> None:
     attack("T13", "watch the kernel by perf", "EPERM", watch_by_perf)
     attack("T13", "make an io_uring", "EPERM", io_uring)
     attack("T14", "find devices", "none", devices)
+    attack("T60", "take asynchronous requests", "ENOSYS", lambda: system_call("io_setup"))
+    attack("T61", "open terminals without number", "ENOSPC after 64", terminals)
+    attack("T61", "make timers without number", "a limit of its own", timers)
     processes_without_number()
 
 

@@ -50,6 +50,11 @@ class Resources:
     disk_bytes: int = 10 * 1024**3
     disk_entries: int = 500_000
 
+    @property
+    def socket_bytes(self) -> int:
+        """What its sockets may hold where the kernel does not count that as memory."""
+        return self.memory_bytes // 8
+
 
 @dataclass(frozen=True)
 class Mount:
@@ -85,6 +90,9 @@ class SandboxSpec:
         The whole environment of PID 1, but for ``PATH``, ``HOME`` and what the engine must add so
         that the software inside works (virtual environment, certificates). Nothing is inherited
         from the server.
+    etc_dir : Path, optional
+        A copy of ``ETC_DIR`` in a place whose name may be known inside: mounts name their sources
+        (``/proc/self/mountinfo``). None: that directory itself.
     """
 
     sandbox_id: str
@@ -97,6 +105,7 @@ class SandboxSpec:
     env: dict[str, str] = field(default_factory=dict)
     hostname: str = "sandbox"
     resources: Resources = field(default_factory=Resources)
+    etc_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,9 @@ class EngineUsage:
     processes_refused: int = 0
     cpu_seconds: float | None = None
 
+
+ETC_DIR = Path(__file__).parent / "etc"
+"""``hosts``, ``hostname`` and ``resolv.conf`` of a container."""
 
 DIAL_TARGET = "/run/jupyter-sandbox/dial"
 GUEST_TARGET = "/opt/jupyter-sandbox"

@@ -25,6 +25,7 @@ from traitlets import Float, Integer, default
 from ..errors import Unavailable
 from ..models import Enforced
 from . import (
+    bubblewrap_bounds,
     bubblewrap_health,
     children,
     leftovers,
@@ -116,6 +117,8 @@ class BubblewrapEngine(ConfigurableEngine):
         self._images: DiskImages | None = None
         if self._is_root and not DiskImages.why_not():
             self._images = DiskImages(Path(self.data_dir))
+        # Whether terminals and inotify can be bounded; tried by the first check.
+        self._has_bounds = self._is_root or all(map(shutil.which, bubblewrap_bounds.TOOLS))
 
     def __repr__(self) -> str:
         return f"<BubblewrapEngine {self.data_dir}>"
@@ -307,6 +310,7 @@ class BubblewrapEngine(ConfigurableEngine):
             view=self._view(),
             images=self._images,
             is_root=self._is_root,
+            has_bounds=self._has_bounds,
         )
 
     def _cgroups(self) -> Cgroups:
@@ -353,13 +357,30 @@ class BubblewrapEngine(ConfigurableEngine):
                 else:
                     self.log.warning("bubblewrap: no disk images: %s", said)
                     said = ""
+            if said and self._has_bounds:
+                said = self._try_without_bounds(program, said)
             if not said:
                 self._program = program
-                warnings = bubblewrap_health.warnings(self._cgroups().missing, self._is_root)
+                warnings = bubblewrap_health.warnings(
+                    self._cgroups().missing, self._is_root, self._has_bounds
+                )
                 reason = f"bubblewrap {program.version_text} works here"
                 return EngineHealth(True, reason, program.version_text, warnings)
         self.log.warning("bubblewrap does not work here: %s", said)
         return EngineHealth(False, f"bubblewrap does not work here: {bubblewrap_health.why_not()}")
+
+    def _try_without_bounds(self, program: Bubblewrap, said: str) -> str:
+        """Give up the bounds if they are what does not work; give "" or what goes wrong still."""
+        self._has_bounds = False
+        without = self._try(program)
+        self._has_bounds = True
+        if without:
+            return said
+        said = self._try(program)  # what failed for a moment must not cost the bounds
+        if said:
+            self._has_bounds = False
+            self.log.warning("bubblewrap: terminals and inotify cannot be bounded: %s", said)
+        return ""
 
     def _try(self, program: Bubblewrap) -> str:
         """Start a sandbox that ends at once; give "" or what went wrong."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .base import DIAL_TARGET, SandboxSpec
 from .host_view import HostView
-from .private_files import HOME, PYTHON, UID, USER, VENV, PrivateFiles, etc_files
+from .private_files import HOME, PYTHON, UID, USER, VENV, PrivateFiles
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -23,6 +23,7 @@ def create_arguments(
     *,
     version: tuple[int, ...],
     relocate: Callable[[Path], Path] = lambda path: path,
+    terminals: Path | None = None,
 ) -> list[str]:
     """Give the options for bubblewrap, without its program name and the command.
 
@@ -32,12 +33,14 @@ def create_arguments(
         Of bubblewrap, e.g. ``(0, 11, 0)``.
     relocate : callable
         Gives where a host path can be reached by the user that runs bubblewrap.
+    terminals : Path, optional
+        A devpts of the sandbox's own. None: bubblewrap makes one, with all terminals of the host.
     """
     return [
         *_namespaces(spec, version),
         *_environment(spec, view),
         *_system(spec, view, relocate),
-        *_own_etc(spec, files, relocate),
+        *(("--dev-bind", str(terminals), "/dev/pts") if terminals is not None else ()),
         *_writable(spec, files, relocate),
         *_mounts(spec, relocate),
         # What is left of / and /dev is a tmpfs without a size: nothing may be written into them.
@@ -112,13 +115,6 @@ def _system(spec: SandboxSpec, view: HostView, relocate: Callable[[Path], Path])
     for mask in view.masks:
         arguments += ["--perms", "0555", "--size", "4096", "--tmpfs", str(mask)]
         arguments += ["--remount-ro", str(mask)]
-    return arguments
-
-
-def _own_etc(spec: SandboxSpec, files: PrivateFiles, relocate: Callable[[Path], Path]) -> list[str]:
-    arguments = []
-    for name in etc_files(spec.hostname):
-        arguments += ["--ro-bind", str(relocate(files.etc / name)), f"/etc/{name}"]
     return arguments
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from ..models import Enforced, Strength
+from . import host_counters
+from .base import Resources
 from .private_files import HOME
 from .read_back import in_order, read_back, watched
 
@@ -29,12 +31,27 @@ _SWITCHES = (
 )
 
 
-def warnings(missing: Iterable[str], is_root: bool) -> tuple[str, ...]:
-    """Give a sentence for each controller that no control group offers here."""
+def warnings(missing: Collection[str], is_root: bool, has_bounds: bool) -> tuple[str, ...]:
+    """Give a sentence for each controller that no control group offers, and what else is shared.
+
+    Parameters
+    ----------
+    has_bounds : bool
+        Whether terminals (and an ordinary user's inotify) are bounded.
+    """
     found = [_UNENFORCED[name] for name in missing]
     if found and not is_root:
         found.append("delegate control groups to this user (systemd: Delegate=yes) for full limits")
-    return tuple(found)
+    if "memory" in missing:
+        found.append(
+            "buffers of TCP and UDP are not limited: one sandbox can take the share of memory that "
+            "the host has for all of them (net.ipv4.tcp_mem)"
+        )
+    if not has_bounds:
+        found.append("one sandbox can take all terminals of this host (kernel.pty.max)")
+    if not is_root:  # else each has a user of its own
+        found += host_counters.warnings("your user", Resources(), bounds_inotify=has_bounds)
+    return (*found, *host_counters.files_warning(Resources()))
 
 
 def enforcement(pid: int, own_process_limit: bool) -> tuple[Enforced, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import select
@@ -63,6 +64,7 @@ def launch(
     command: Sequence[str],
     *,
     seccomp: bytes,
+    texts: Mapping[str, str],
     environment: Mapping[str, str],
     timeout_seconds: float,
 ) -> Iterator[Launched]:
@@ -76,6 +78,9 @@ def launch(
         Travel through a file in memory, not the command line, which every user can read.
     seccomp : bytes
         Program of the kernel's filter that the command and all its children get.
+    texts : mapping
+        Files that exist inside only, read-only, by their path there. From descriptors: a file of
+        the host would tell its path inside (``/proc/self/mountinfo``).
     environment : mapping
         Of bubblewrap itself, not of the command.
 
@@ -85,6 +90,10 @@ def launch(
         bubblewrap ended before its gate, or did not come to it in time.
     """
     with contextlib.ExitStack() as fds:
+        shown = {path: _memory_file(fds, "text", text.encode()) for path, text in texts.items()}
+        # First: bubblewrap writes them into the root, which the arguments close in the end.
+        files = [("--perms", "0644", "--ro-bind-data", str(fd), path) for path, fd in shown.items()]
+        arguments = [*itertools.chain(*files), *arguments]
         passed = _memory_file(fds, "arguments", b"".join(a.encode() + b"\0" for a in arguments))
         filtering = _memory_file(fds, "seccomp", seccomp)
         stderr = _bounded_memory_file(fds)
@@ -101,7 +110,7 @@ def launch(
                 stderr=stderr,
                 cwd=_ROOT,  # the server's own directory stays free to be removed
                 env=dict(environment),
-                pass_fds=(passed, filtering, info_write, gate),
+                pass_fds=(passed, filtering, info_write, gate, *shown.values()),
                 start_new_session=True,  # the terminal's signals are not for sandboxes
                 umask=0o022,
             )

@@ -19,11 +19,12 @@ from pathlib import Path
 from ..errors import Unavailable
 from . import bubblewrap_flags, bubblewrap_launch, process_limits, recorded, seccomp_bpf, uids
 from .base import SandboxSpec
+from .bubblewrap_bounds import TERMINALS_PLACE, own_bounds_command
 from .bubblewrap_program import Bubblewrap
 from .cgroups import Cgroups
 from .disk_images import DiskImages
 from .host_view import HostView
-from .private_files import PrivateFiles, write_etc, write_writable
+from .private_files import PrivateFiles, etc_files, make_root, write_writable
 from .records import Records, SandboxRecord
 from .seccomp_rules import ALLOCATING
 from .staging import Stage, StagedDisk, plan_stage
@@ -42,6 +43,8 @@ class BubblewrapStarts:
         Makes a disk for each sandbox; None: its files lie in ``data_dir``.
     is_root : bool
         Whether each sandbox gets a host user of its own.
+    has_bounds : bool
+        Whether what the kernel counts for more than one sandbox can be bounded here.
     """
 
     records: Records
@@ -53,6 +56,7 @@ class BubblewrapStarts:
     view: HostView
     images: DiskImages | None
     is_root: bool
+    has_bounds: bool
 
     def root_of(self, sandbox_id: str) -> Path:
         """Give the directory of a sandbox's files."""
@@ -83,15 +87,22 @@ class BubblewrapStarts:
         stage = Stage(Path())
         if uid is not None:
             stage = self._stage(spec, view, files, program, uid)
+        terminals, prefix = stage.terminals, self._staged(stage, spec.sandbox_id)
+        if uid is None and self.has_bounds:
+            terminals, prefix = TERMINALS_PLACE, own_bounds_command()
         arguments = bubblewrap_flags.create_arguments(
-            spec, view, files, version=program.version, relocate=stage.relocate
+            *(spec, view, files),
+            version=program.version,
+            relocate=stage.relocate,
+            terminals=terminals,
         )
         with bubblewrap_launch.launch(
-            [*self._staged(stage, spec.sandbox_id), *_as_user(uid, limits)],
+            [*prefix, *_as_user(uid, limits)],
             str(stage.relocate(program.path)),
             arguments,
             bubblewrap_flags.guest_command(spec),
             seccomp=seccomp_bpf.program(os.uname().machine, unsupported),
+            texts={f"/etc/{name}": text for name, text in etc_files(spec.hostname).items()},
             environment={
                 "PATH": os.defpath + ":/usr/sbin:/sbin",
                 recorded.MARKER: spec.sandbox_id,
@@ -124,7 +135,7 @@ class BubblewrapStarts:
     def _write_files(self, spec: SandboxSpec, view: HostView, uid: int | None) -> PrivateFiles:
         """Write what the sandbox starts with, its disk into an image where that can be."""
         files = PrivateFiles.beneath(self.root_of(spec.sandbox_id), self.images is not None)
-        write_etc(files, spec.hostname)
+        make_root(files)
         if self.images is None:
             write_writable(files, spec.writable_dirs, view.python, uid)
             return files
@@ -144,7 +155,7 @@ class BubblewrapStarts:
         sources = [files.root, spec.dial_dir, *mounts, *view.read_only, program.path.parents[2]]
         in_image = files.disk != files.root
         disk = StagedDisk(files.image, files.disk, uid) if in_image else None
-        return plan_stage(self.stage_dir, sources, disk)
+        return plan_stage(self.stage_dir, sources, disk, bounds_terminals=self.has_bounds)
 
     def _staged(self, stage: Stage, sandbox_id: str) -> Sequence[str]:
         if not stage.is_needed:

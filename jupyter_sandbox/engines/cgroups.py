@@ -247,7 +247,7 @@ def _cpu_quota(resources: Resources) -> int:
 def _limits(controller: str, version: int, resources: Resources) -> list[tuple[str, str]]:
     """Give (file, value) in the order they are written.
 
-    "?" marks a file that exists only where swap is accounted: without it there is none to limit.
+    "?" marks a file that not every kernel has: where swap is not accounted there is none to limit.
     """
     memory, processes = str(resources.memory_bytes), str(resources.processes)
     quota, period = str(_cpu_quota(resources)), str(_PERIOD_MICROSECONDS)
@@ -256,6 +256,8 @@ def _limits(controller: str, version: int, resources: Resources) -> list[tuple[s
         ("memory", 1): [
             ("memory.limit_in_bytes", memory),
             ("?memory.memsw.limit_in_bytes", memory),
+            # Buffers of TCP and UDP; version 2 counts them as memory.
+            ("?memory.kmem.tcp.limit_in_bytes", str(resources.socket_bytes)),
         ],
         ("memory", 2): [("memory.max", memory), ("?memory.swap.max", "0")],
         ("pids", 1): [("pids.max", processes)],

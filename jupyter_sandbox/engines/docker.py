@@ -20,7 +20,8 @@ from traitlets import Float, Unicode
 
 from ..errors import Unavailable
 from ..models import Enforced
-from .base import EngineHealth, EngineSandbox, EngineState, EngineUsage, SandboxSpec
+from . import host_counters
+from .base import EngineHealth, EngineSandbox, EngineState, EngineUsage, Resources, SandboxSpec
 from .blocking import BlockingCalls
 from .configurable import ConfigurableEngine
 from .docker_disk import Place, find_place, has_project_quota, measure
@@ -32,6 +33,7 @@ from .docker_flags import (
     create_config,
     own_kernel,
 )
+from .docker_sockets import can_limit_sockets, limit_sockets
 from .group_limits import GroupEvents, read_group_cpu_seconds, read_group_events
 
 _THREADS = 8
@@ -179,14 +181,14 @@ class DockerEngine(ConfigurableEngine):
                     # Podman says 500 for a name that is taken.
                     if exc.status_code != 409 and "already in use" not in str(exc.explanation):
                         raise
-                    there = self._adopt(spec.sandbox_id)
+                    there = self._adopt(spec)
                     if there is not None:
                         return there
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(_POLL_SECONDS)  # it is being removed
                     continue
-            self._start_created(spec.sandbox_id)
+            self._start_created(spec, made["Id"])
             # Not asked for: a third request would cost 5 ms and tell nothing new.
             return EngineSandbox(
                 sandbox_id=spec.sandbox_id,
@@ -196,28 +198,30 @@ class DockerEngine(ConfigurableEngine):
                 created_at=datetime.now(UTC),
             )
 
-    def _adopt(self, sandbox_id: str) -> EngineSandbox | None:
+    def _adopt(self, spec: SandboxSpec) -> EngineSandbox | None:
         """Give the container that has the name; None once an ended one is out of the way."""
+        sandbox_id = spec.sandbox_id
         found = self._look(sandbox_id)
         status = found["State"]["Status"] if found is not None else "removing"
         if found is not None and status in _STATES:
             return _to_sandbox(found)
-        if status == "created":
-            self._start_created(sandbox_id)
+        if found is not None and status == "created":
+            self._start_created(spec, found["Id"])
             return self._inspect(sandbox_id)
         if status != "removing":
             self._remove(sandbox_id)
         return None
 
-    def _start_created(self, sandbox_id: str) -> None:
+    def _start_created(self, spec: SandboxSpec, container_id: str) -> None:
         client = self._connect()
         try:
             with self._translated("start the sandbox"):
-                client.start(container_name(sandbox_id))
+                client.start(container_name(spec.sandbox_id))
         except BaseException:
             with contextlib.suppress(Unavailable):
-                self._remove(sandbox_id)
+                self._remove(spec.sandbox_id)
             raise
+        limit_sockets(container_id, spec.resources.socket_bytes)
 
     def _look(self, sandbox_id: str) -> dict[str, Any] | None:
         client = self._connect()
@@ -465,9 +469,20 @@ def _warnings(facts: dict[str, Any], oci_runtime: str) -> tuple[str, ...]:
     found = [f"the service cannot limit {what}" for what in absent]
     options = " ".join(facts.get("SecurityOptions") or ())
     runtime = oci_runtime or facts.get("DefaultRuntime", "")
-    if runtime in ("runc", "crun") and "rootless" not in options and "userns" not in options:
+    has_own_users = "rootless" in options or "userns" in options
+    if runtime in ("runc", "crun") and not has_own_users:
         found.append(
             f"root in a sandbox is root of the host's kernel ({runtime}); a rootless service, "
             "userns-remap or DockerEngine.oci_runtime='runsc' is stronger"
         )
+    if own_kernel(runtime):
+        return tuple(found)
+    if str(facts.get("CgroupVersion", "")) == "1" and not can_limit_sockets():
+        found.append(
+            "buffers of TCP and UDP are not limited: only a server that is root can, with control "
+            "groups of version 1"
+        )
+    user = "the user that their root is on the host" if has_own_users else "root of this host"
+    found += host_counters.warnings(user, Resources(), bounds_inotify=False)
+    found += host_counters.files_warning(Resources())
     return tuple(found)

@@ -8,10 +8,10 @@ the same); of the choices: the project's security reference, section 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..models import JsonValue
-from .base import DIAL_TARGET, Resources, SandboxSpec
+from .base import DIAL_TARGET, ETC_DIR, Resources, SandboxSpec
+from .host_counters import DEVPTS_OPTIONS, MESSAGE_QUEUE_BYTES, PENDING_SIGNALS
 from .seccomp_json import PROFILE_FILE, profile_text
 from .seccomp_rules import ALLOCATING
 
@@ -40,7 +40,6 @@ _OWN_KERNELS = {
 }
 _KERNEL_TASKS = 256
 _TASKS_PER_PROCESS = 8
-_ETC = Path(__file__).parent / "etc"
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _host_config(spec: SandboxSpec, settings: DockerSettings) -> dict[str, JsonV
     config: dict[str, JsonValue] = {
         **_isolation(settings),
         **_limits(spec, settings),
-        "Mounts": _mounts(spec),
+        "Mounts": [*_mounts(spec), *_terminals(settings)],
         "Tmpfs": {
             # Python, npm and others run programs from /tmp; Docker's default would be noexec.
             "/tmp": f"rw,exec,nosuid,nodev,size={spec.resources.tmp_bytes},mode=1777",
@@ -177,6 +176,9 @@ def _ulimits(resources: Resources, settings: DockerSettings) -> list[JsonValue]:
         "nofile": resources.open_files,
         "core": 0,
         "fsize": resources.file_bytes,  # one file; also stops sparse files of many terabytes
+        # Counted for root of the host: it keeps the rest.
+        "sigpending": PENDING_SIGNALS,
+        "msgqueue": MESSAGE_QUEUE_BYTES,
     }
     if settings.user_processes:
         # The user's own. Podman would ask for 2**20, which a host whose root has not
@@ -194,10 +196,32 @@ def _processes(spec: SandboxSpec, settings: DockerSettings) -> int:
     return _KERNEL_TASKS + _TASKS_PER_PROCESS * spec.resources.processes
 
 
+def _terminals(settings: DockerSettings) -> list[JsonValue]:
+    """Give the mount that bounds the terminals: the service's own has all of the host's.
+
+    A volume without a name, which the service mounts, and removes with the container. gVisor has
+    terminals of its own; Podman was not tried.
+    """
+    if settings.has_own_kernel or settings.reads_profile_files:
+        return []
+    options: dict[str, JsonValue] = {"type": "devpts", "device": "devpts", "o": DEVPTS_OPTIONS}
+    return [
+        {
+            "Type": "volume",
+            "Target": "/dev/pts",
+            "VolumeOptions": {
+                "NoCopy": True,
+                "DriverConfig": {"Name": "local", "Options": options},
+            },
+        }
+    ]
+
+
 def _mounts(spec: SandboxSpec) -> list[JsonValue]:
     # Instead of these three the service would mount writable files of the host's disk, which no
     # limit on the container's layer counts.
-    mounts = {f"/etc/{name}": _ETC / name for name in ("hosts", "hostname", "resolv.conf")}
+    etc = spec.etc_dir or ETC_DIR
+    mounts = {f"/etc/{name}": etc / name for name in ("hosts", "hostname", "resolv.conf")}
     mounts |= {mount.target: mount.source for mount in spec.mounts}
     mounts |= {DIAL_TARGET: spec.dial_dir}
     return [

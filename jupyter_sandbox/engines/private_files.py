@@ -44,11 +44,6 @@ class PrivateFiles:
         return self.root / "disk.img"
 
     @property
-    def etc(self) -> Path:
-        """Generated files of ``/etc``; the sandbox reads them."""
-        return self.root / "etc"
-
-    @property
     def home(self) -> Path:
         """The home directory."""
         return self.disk / "home"
@@ -78,14 +73,10 @@ def etc_files(hostname: str) -> dict[str, str]:
     }
 
 
-def write_etc(files: PrivateFiles, hostname: str) -> None:
-    """Make ``root``, which must not exist yet, and ``/etc`` in it."""
+def make_root(files: PrivateFiles) -> None:
+    """Make ``root``, which must not exist yet."""
     files.root.mkdir(mode=0o711, parents=True)
     files.root.chmod(0o711)  # whatever the umask: the sandbox's user passes through
-    files.etc.mkdir()
-    files.etc.chmod(0o755)
-    for name, text in etc_files(hostname).items():
-        _write(files.etc / name, text)
 
 
 def write_writable(

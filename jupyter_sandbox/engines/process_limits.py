@@ -12,6 +12,7 @@ import resource
 from collections.abc import Collection, Mapping
 
 from .base import Resources
+from .host_counters import MESSAGE_QUEUE_BYTES, PENDING_SIGNALS
 
 
 def choose(resources: Resources, missing: Collection[str], is_root: bool) -> dict[str, int]:
@@ -24,7 +25,13 @@ def choose(resources: Resources, missing: Collection[str], is_root: bool) -> dic
     is_root : bool
         Whether each sandbox has a host user of its own, whose processes can be counted.
     """
-    limits = {"nofile": resources.open_files, "fsize": resources.file_bytes, "core": 0}
+    limits = {
+        "nofile": resources.open_files,
+        "fsize": resources.file_bytes,
+        "core": 0,
+        "sigpending": PENDING_SIGNALS,
+        "msgqueue": MESSAGE_QUEUE_BYTES,
+    }
     if "memory" in missing:
         limits["data"] = resources.memory_bytes  # of each process, not of all together
     if "pids" in missing and (is_root or counts_per_namespace(os.uname().release)):
@@ -45,7 +52,8 @@ def command(limits: Mapping[str, int]) -> list[str]:
 def apply(pid: int, limits: Mapping[str, int]) -> None:
     """Limit a process of our own user that waits inside its user namespace.
 
-    Not earlier: before the namespace is made, ``nproc`` would count all processes of the user.
+    Not earlier: before the namespace is made, ``nproc``, ``sigpending`` and ``msgqueue`` would
+    count what all processes of the user have.
     """
     for name, limit in limits.items():
         bounded = _at_most_ours(name, limit)

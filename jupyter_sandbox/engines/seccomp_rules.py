@@ -85,8 +85,6 @@ _GROUPS = {
         utimensat utimes write writev""",
     "watching files": """
         inotify_add_watch inotify_init inotify_init1 inotify_rm_watch""",
-    "asynchronous input and output of databases (not io_uring)": """
-        io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit""",
     "sockets, once made": """
         accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg
         recvmsg sendmmsg sendmsg sendto setsockopt shutdown""",
@@ -139,9 +137,12 @@ CONDITIONAL: dict[str, AnyOf | AllBut] = {
 }
 
 # Answered like a kernel that has not got them: their callers then go another way. clone3 because
-# its flags lie in memory, where no filter can read them.
+# its flags lie in memory, where no filter can read them; asynchronous input and output (databases
+# go without) because all of a host share one number of requests, fs.aio-max-nr, and one sandbox
+# could take it.
 _ABSENT = """
-    clone3 cachestat listmount statmount lsm_get_self_attr lsm_list_modules lsm_set_self_attr"""
+    clone3 cachestat listmount statmount lsm_get_self_attr lsm_list_modules lsm_set_self_attr
+    io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit"""
 ABSENT = frozenset(_ABSENT.split())
 
 # Takes all of a disk in a moment, faster than anybody who watches it. Answered like a file system

@@ -2,9 +2,10 @@
 
 Only for servers that run as root: each of their sandboxes has a user of its own, and that user
 cannot pass through a directory such as ``/root``. Root binds what lies behind it into a tmpfs that
-exists only in bubblewrap's mount namespace, and mounts the sandbox's disk image there. The rule: no
-permission on the host is changed for this, and no mount is ever in the host's own namespace, so
-that none can be left there.
+exists only in bubblewrap's mount namespace, and mounts the sandbox's disk image there, and a devpts
+of a bounded size, for which bubblewrap has no option (for an ordinary user: ``bubblewrap_bounds``).
+The rule: no permission on the host is changed for this, and no mount is ever in the host's own
+namespace, so that none can be left there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .disk_images import MOUNT_OPTIONS
+from .host_counters import DEVPTS_OPTIONS
 from .host_python import minimal_trees
 
 # mount -a reads the table and does all mounts in one process.
@@ -35,7 +37,7 @@ class StagedDisk:
 
 @dataclass(frozen=True)
 class Stage:
-    """Which directories are bound where. Without any, nothing has to be done.
+    """Which directories are bound where. Without any and without terminals nothing is done.
 
     Attributes
     ----------
@@ -45,11 +47,19 @@ class Stage:
         Source to its place below ``directory``.
     disk : StagedDisk, optional
         Mounted below ``directory`` too.
+    bounds_terminals : bool
+        Whether a devpts of a bounded size is mounted there as well.
     """
 
     directory: Path
     binds: dict[Path, Path] = field(default_factory=dict)
     disk: StagedDisk | None = None
+    bounds_terminals: bool = False
+
+    @property
+    def terminals(self) -> Path | None:
+        """Where the devpts is, if there is one."""
+        return self.directory / "pts" if self.bounds_terminals else None
 
     def relocate(self, path: Path) -> Path:
         """Give where the sandbox's user finds ``path``."""
@@ -68,12 +78,15 @@ class Stage:
         if self.disk is not None:
             image, mounted = _escape(self.disk.image), _escape(self._disk_place)
             lines.append(f"{image} {mounted} ext4 {MOUNT_OPTIONS},X-mount.mkdir=0711 0 0")
+        if self.terminals is not None:
+            options = f"{DEVPTS_OPTIONS},X-mount.mkdir=0755"
+            lines.append(f"none {_escape(self.terminals)} devpts {options} 0 0")
         return "\n".join(lines) + "\n"
 
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to mount."""
-        return bool(self.binds) or self.disk is not None
+        return bool(self.binds) or self.disk is not None or self.bounds_terminals
 
     def command(self, table: Path) -> list[str]:
         """Give the words to put before a command that needs the stage ([] when none does)."""
@@ -90,10 +103,17 @@ class Stage:
         return self.directory / "disk"
 
 
-def plan_stage(directory: Path, sources: Iterable[Path], disk: StagedDisk | None = None) -> Stage:
+def plan_stage(
+    directory: Path,
+    sources: Iterable[Path],
+    disk: StagedDisk | None = None,
+    *,
+    bounds_terminals: bool = False,
+) -> Stage:
     """Give the stage for the disk and those ``sources`` that others than root cannot reach."""
     hidden = minimal_trees([path for path in sources if not is_reachable(path)])
-    return Stage(directory, {path: directory / str(i) for i, path in enumerate(hidden)}, disk)
+    binds = {path: directory / str(i) for i, path in enumerate(hidden)}
+    return Stage(directory, binds, disk, bounds_terminals)
 
 
 def is_reachable(path: Path) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from ..errors import InvalidRequest, SandboxError
+from ..errors import Forbidden, InvalidRequest, SandboxError
 from ..models import Enforced, JsonValue
 from ..policy.memory import Level
 from ..policy.tiers import advice, describe, tier_of
@@ -14,24 +14,41 @@ from ..tools.five_steps import FiveStepsResult
 from .base import SandboxHandler, endpoint
 
 _CHECK_SECONDS = 20.0
+_ONLY_WITH_A_TOKEN = (
+    "The deep check starts a sandbox: send POST, or GET with a token in place of a cookie."
+)
 _NO_MEMORY = (
     "the memory of the host is almost used up: no sandbox is started or woken until there is more"
 )
 
 
 class HealthHandler(SandboxHandler):
-    """The engine, the limits, and with ``?deep=1`` five steps in a new conversation."""
+    """The engine, the limits, and by POST five steps in a new conversation.
+
+    The answer is 200 when all is well, else 503; the body is the same.
+    """
 
     _track_activity = False
     needs_access = False  # monitoring goes on while the feature is off; the steps need it
 
     @endpoint
     async def get(self) -> None:
-        """Give the report: 200 when all is well, else 503; the body is the same."""
+        """Look. With ``?deep=1`` go the steps too, for callers that no page can act for."""
         deep = self.get_query_argument("deep", "0")
         if deep not in ("0", "1"):
             raise InvalidRequest("deep: must be 0 or 1.")
-        if deep == "1":
+        if deep == "1" and not self.token_authenticated:
+            # Another site's page could start sandboxes by an image, with the user's cookie.
+            raise Forbidden(_ONLY_WITH_A_TOKEN)
+        await self._report(deep=deep == "1")
+
+    @endpoint
+    async def post(self) -> None:
+        """Go the steps."""
+        await self._report(deep=True)
+
+    async def _report(self, *, deep: bool) -> None:
+        if deep:
             self.require_access()
         engine = await self._engine()
         ok = bool(engine["available"])
@@ -47,7 +64,7 @@ class HealthHandler(SandboxHandler):
         }
         limits: Sequence[Enforced] = ()
         steps: list[dict[str, JsonValue]] = []
-        if deep == "1":
+        if deep:
             result = await self.services.five_steps.run(self.owner)
             report["ok"] = ok and not lack and result.ok
             steps = _steps(result)

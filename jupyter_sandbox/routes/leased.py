@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from jupyter_server.utils import url_path_join
 
 from ..errors import NotFound
+from ..previews.clipboard_guard import guarded, guarded_size
 from ..previews.file_previews import PreviewedFile
 from ..stores.file_store import FileReader
 from .base import endpoint
@@ -93,7 +94,7 @@ class LeasedFileHandler(PageHandler):
             case "html" if previews.html_scripts:
                 home = path.removesuffix("view")
                 headers = document_headers(SANDBOX_SCRIPTS, self.request.host, home)
-                await self._stream(file, reader, await _html_type(file, reader), headers)
+                await self._stream_page(file, reader, headers)
             case "html":
                 page = await previews.cleaned_html(file, reader.pieces)
                 if page is None:
@@ -112,6 +113,15 @@ class LeasedFileHandler(PageHandler):
         """Send the file as it is, with the headers that hold it."""
         self.file_headers = headers
         await self.send_pieces(reader.pieces(0, file.size_bytes), file.size_bytes, media_type)
+
+    async def _stream_page(
+        self, file: PreviewedFile, reader: FileReader, headers: dict[str, str]
+    ) -> None:
+        """Send a page that runs scripts, with a line before them that guards the clipboard."""
+        head = await _head(file, reader)
+        self.file_headers = headers
+        size = guarded_size(file.size_bytes, head)
+        await self.send_pieces(guarded(reader.pieces(0, file.size_bytes)), size, _html_type(head))
 
     def set_cookie(self, *args: Any, **kwargs: Any) -> None:
         """Set none: a frame without cookies would get a new login each time."""
@@ -134,11 +144,15 @@ class LeasedFileHandler(PageHandler):
             self.request.path = self.request.path.replace(token, "[token]")
 
 
-async def _html_type(file: PreviewedFile, reader: FileReader) -> str:
-    """Give the type, saying UTF-8 where the page is and may not say so itself."""
+async def _head(file: PreviewedFile, reader: FileReader) -> bytes:
     look = bytearray()
     async for piece in reader.pieces(0, min(file.size_bytes, _LOOK_BYTES)):
         look += piece
+    return bytes(look)
+
+
+def _html_type(look: bytes) -> str:
+    """Give the type, saying UTF-8 where the page is and may not say so itself."""
     try:
         look[:-3].decode("utf-8")  # the last character may be cut
     except UnicodeDecodeError as exc:

@@ -12,14 +12,26 @@ from __future__ import annotations
 
 import re
 
+# All that a page could ask the user or the device for. Not here, because the players of our own
+# pages need them: autoplay, fullscreen, picture-in-picture (a frame gets none: `allow=""`).
+# Source: https://github.com/w3c/webappsec-permissions-policy/blob/main/features.md
+_FEATURES = (
+    *("accelerometer", "ambient-light-sensor", "attribution-reporting", "bluetooth"),
+    *("browsing-topics", "camera", "captured-surface-control", "clipboard-read", "clipboard-write"),
+    *("compute-pressure", "digital-credentials-get", "display-capture", "encrypted-media"),
+    *("gamepad", "geolocation", "gyroscope", "hid", "identity-credentials-get", "idle-detection"),
+    *("keyboard-map", "local-fonts", "local-network-access", "magnetometer", "microphone", "midi"),
+    *("otp-credentials", "payment", "publickey-credentials-create", "publickey-credentials-get"),
+    *("screen-wake-lock", "serial", "speaker-selection", "storage-access", "usb", "web-share"),
+    *("window-management", "xr-spatial-tracking"),
+)
 _PRIVATE = {
     "X-Content-Type-Options": "nosniff",
     "X-DNS-Prefetch-Control": "off",
     "Cache-Control": "private, no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Origin-Agent-Cluster": "?1",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), clipboard-read=(), "
-    "display-capture=(), payment=(), usb=(), serial=(), hid=(), bluetooth=(), midi=()",
+    "Permissions-Policy": ", ".join(f"{feature}=()" for feature in _FEATURES),
 }
 _NOTHING_ELSE = "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 _OWN_LOOKS = "style-src 'unsafe-inline'; img-src data:; font-src data:; media-src data:"

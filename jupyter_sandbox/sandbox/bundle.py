@@ -1,9 +1,10 @@
 """The guest bundle: what is mounted at ``/opt/jupyter-sandbox`` in every sandbox.
 
-A copy of the packages ``sandbox_guest`` and ``sandbox_python`` with their bytecode, readable by any
-user, in a directory of the host's named by its contents. A copy, because the installed packages may
-lie below a directory that no other user can enter, and because a mounted directory must not change
-while sandboxes run on it.
+A copy of the packages ``sandbox_guest`` and ``sandbox_python`` with their bytecode, and of
+``engines.base.ETC_DIR``, readable by any user, in a directory of the host's named by its contents.
+A copy, because the installed packages may lie below a directory that no other user can enter and
+whose name nobody inside need know, and because a mounted directory must not change while sandboxes
+run on it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..engines.base import ETC_DIR
 from ..stores.unfinished import making_directory
 
 _PACKAGES = ("sandbox_guest", "sandbox_python")
@@ -32,6 +34,7 @@ def prepare_bundle(directory: Path) -> Path:
         for name, source in sources.items()
         for path in source.rglob("*.py")
     )
+    files += [("etc", Path(path.name), path) for path in sorted(ETC_DIR.iterdir())]
     digest = hashlib.sha256()
     for name, relative, path in files:
         digest.update(f"{name}/{relative}\0".encode() + path.read_bytes() + b"\0")
@@ -44,6 +47,8 @@ def prepare_bundle(directory: Path) -> Path:
             copy = made / name / relative
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+            if path.suffix != ".py":
+                continue
             # Unchecked: nothing is compared or written at start (the mount is read-only).
             py_compile.compile(
                 str(copy),

@@ -354,6 +354,7 @@ class Sandboxes:
             guest_argv=(*GUEST_ARGV, "--dial-dir", DIAL_TARGET, "--egress-dir", EGRESS_TARGET),
             env={"PYTHONPATH": GUEST_TARGET, **settings.env, **await self.way_out.mirrors()},
             resources=settings.resources,
+            etc_dir=self._bundle / "etc",
         )
 
     async def _abandon(self, sandbox_id: str) -> None:

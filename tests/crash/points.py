@@ -108,7 +108,7 @@ _PROVISIONING = [
         ("bubblewrap not asked", f"{_BWRAP_ENGINE}._start", "before"),
         ("user number claimed", f"{_HERE}.engines.uids:claim", "after"),
         ("record written", f"{_HERE}.engines.records:Records.write", "after"),
-        ("etc written", f"{_HERE}.engines.bubblewrap_starts:write_etc", "after"),
+        ("root made", f"{_HERE}.engines.bubblewrap_starts:make_root", "after"),
         ("disk made, not mounted", f"{_HERE}.engines.disk_images:DiskImages.create", "after"),
         ("groups made", f"{_HERE}.engines.cgroups:Cgroups.create", "after"),
         ("forked, on its way to the gate", f"{_LAUNCH}:_read_init", "before"),

@@ -29,7 +29,7 @@ def given(jp_serverapp):
 
 @on_each_engine
 async def test_the_deep_check_goes_five_steps_and_leaves_nothing(api, engine_name):
-    status, report = await api.json("GET", "health?deep=1")
+    status, report = await api.json("POST", "health")
     assert status == 200, report
     assert report["ok"]
     assert report["engine"]["name"] == engine_name
@@ -41,7 +41,7 @@ async def test_the_deep_check_goes_five_steps_and_leaves_nothing(api, engine_nam
 
 @on_each_engine
 async def test_it_says_what_holds_every_limit_as_read_back(api, engine_name):
-    _, report = await api.json("GET", "health?deep=1")
+    _, report = await api.json("POST", "health")
     limits = {each["limit"]: each for each in report["limits"]}
     assert tuple(limits) == LIMITS
     for limit in ("memory", "processes", "system_calls", "network", "file_size"):
@@ -64,7 +64,7 @@ async def test_the_shallow_check_reads_the_limits_of_a_sandbox_that_runs(api):
 
 
 async def test_one_deep_check_at_a_time(api):
-    both = await asyncio.gather(*(api.json("GET", "health?deep=1") for _ in range(2)))
+    both = await asyncio.gather(*(api.json("POST", "health") for _ in range(2)))
     assert sorted(status for status, _ in both) == [200, 429]
 
 
@@ -90,7 +90,7 @@ async def test_an_engine_that_is_down_is_said_with_503(given, api):
 @pytest.mark.parametrize("engine_name", ["auto"])
 async def test_a_step_that_fails_says_what_to_do_and_later_ones_are_not_tried(given, api):
     given(testing.EngineThatFailsToStart())
-    status, report = await api.json("GET", "health?deep=1")
+    status, report = await api.json("POST", "health")
     assert (status, report["ok"]) == (503, False)
     (step,) = report["steps"]
     assert (step["step"], step["ok"]) == ("start", False)
@@ -108,7 +108,7 @@ async def test_a_step_that_fails_says_what_to_do_and_later_ones_are_not_tried(gi
 @pytest.mark.parametrize("engine_name", ["auto"])
 async def test_an_engine_without_isolation_is_reported_as_such(given, api):
     given(testing.FakeEngine())
-    _, report = await api.json("GET", "health?deep=1")
+    _, report = await api.json("POST", "health")
     assert {each["strength"] for each in report["limits"]} == {"not_enforced"}
     assert report["tier"]["name"] == "not_isolated"
     assert all(each["advice"] for each in report["limits"])

@@ -98,10 +98,10 @@ def test_mounts_of_the_spec_are_read_only():
     assert shown["/run/jupyter-sandbox/dial"] == "/run/jsbx/dial"
 
 
-def test_nothing_of_etc_is_shown_but_what_is_listed_and_generated():
+def test_nothing_of_the_hosts_etc_is_shown_but_what_is_listed():
     shown = [path for path in targets(create(), "--ro-bind") if path.startswith("/etc")]
-    generated = ["group", "hostname", "hosts", "nsswitch.conf", "passwd", "resolv.conf"]
-    assert sorted(shown) == sorted(["/etc/ssl/certs", *(f"/etc/{name}" for name in generated)])
+
+    assert shown == ["/etc/ssl/certs"]
 
 
 def test_a_python_below_tmp_is_mounted_over_the_private_tmp():
@@ -155,4 +155,4 @@ def test_writable_directories_never_share_a_place():
     names = ["/a-b", "/a/b", "/a--b", "/a/-b", "/a-/b", "/home", "/etc"]
     places = {files.writable(name) for name in names}
     assert len(places) == len(names)
-    assert places.isdisjoint({files.home, files.etc, files.var_tmp})
+    assert places.isdisjoint({files.home, files.var_tmp})

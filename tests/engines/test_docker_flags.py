@@ -77,12 +77,23 @@ def test_it_never_asks_for_anything_of_the_hosts(name: str):
 
 def test_every_mount_is_read_only_and_private():
     mounts = {mount["Target"]: mount for mount in host_config()["Mounts"]}
+    del mounts["/dev/pts"]  # of the next test
     ours = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}  # else the service's, writable
     assert set(mounts) == {"/opt/jupyter-sandbox", "/run/jupyter-sandbox/dial"} | ours
     assert all(Path(mounts[target]["Source"]).is_file() for target in ours)
     assert all(mount["ReadOnly"] is True for mount in mounts.values())
     assert {mount["BindOptions"]["Propagation"] for mount in mounts.values()} == {"rprivate"}
     assert mounts["/run/jupyter-sandbox/dial"]["Source"] == "/run/jsbx/dial"
+
+
+def test_its_terminals_are_few_and_no_volume_is_left_of_them():
+    (mount,) = [each for each in host_config()["Mounts"] if each["Target"] == "/dev/pts"]
+    assert mount["Type"] == "volume"
+    assert "Source" not in mount  # without a name: it goes with the container
+    options = mount["VolumeOptions"]["DriverConfig"]["Options"]
+    assert (options["type"], "max=64" in options["o"].split(",")) == ("devpts", True)
+    for settings in ({"has_own_kernel": True}, {"reads_profile_files": True}):
+        assert "/dev/pts" not in [each["Target"] for each in host_config(**settings)["Mounts"]]
 
 
 def test_the_limits_are_those_of_the_spec():
@@ -97,6 +108,8 @@ def test_the_limits_are_those_of_the_spec():
         "nofile": (8192, 8192),
         "core": (0, 0),
         "fsize": (5 * 1024**3, 5 * 1024**3),
+        "sigpending": (1024, 1024),
+        "msgqueue": (409_600, 409_600),
     }
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_sandbox.engines import children, process_limits, process_table, uids
+from jupyter_sandbox.engines import bubblewrap_bounds, children, process_limits, process_table, uids
 from jupyter_sandbox.engines.base import Resources
 from jupyter_sandbox.engines.bubblewrap import BubblewrapEngine
 from jupyter_sandbox.engines.bubblewrap_health import why_not
 from jupyter_sandbox.engines.bubblewrap_program import Bubblewrap, newest_first
 from jupyter_sandbox.engines.host_python import find_host_python, minimal_trees
 from jupyter_sandbox.engines.host_view import find_host_view
-from jupyter_sandbox.engines.private_files import PrivateFiles, write_etc, write_writable
+from jupyter_sandbox.engines.private_files import PrivateFiles, etc_files, make_root, write_writable
 from jupyter_sandbox.engines.process_table import ProcessId
 from jupyter_sandbox.engines.records import Records, SandboxRecord
 from jupyter_sandbox.engines.staging import Stage, is_reachable, plan_stage
@@ -202,6 +202,22 @@ def test_without_anything_hidden_there_is_nothing_to_do():
     assert Stage(Path("/run/stage")).command(Path("/table")) == []
 
 
+def test_terminals_are_bounded_by_a_mount_of_their_own():
+    stage = plan_stage(Path("/run/stage"), [], bounds_terminals=True)
+    assert stage.terminals == Path("/run/stage/pts")
+    (line,) = [line for line in stage.table().splitlines() if " devpts " in line]
+    assert "max=64" in line.split()[3].split(",")
+    assert stage.command(Path("/table"))
+
+
+def test_an_ordinary_users_bounds_lie_around_bubblewraps_own_namespaces():
+    words = bubblewrap_bounds.own_bounds_command()
+    assert words[:3] == ["unshare", "--user", "--map-root-user"]
+    script = words[words.index("-c") + 1]
+    assert "max=64" in script
+    assert script.endswith('&& exec "$@"')  # nothing runs without the bounds
+
+
 def test_odd_names_survive_the_table():
     stage = Stage(Path("/run/stage"), {Path("/a b\tc\\d\ne"): Path("/run/stage/0")})
     assert "/a\\040b\\011c\\134d\\012e /run/stage/0 none bind," in stage.table()
@@ -241,13 +257,13 @@ def test_private_directories_inside_shown_ones_are_masked(tmp_path: Path):
 
 def test_the_private_environment_is_one_that_python_accepts(short_dir: Path):
     files = PrivateFiles.beneath(short_dir / ID)
-    write_etc(files, "box")
+    make_root(files)
     write_writable(files, ("/workspace",), find_host_python(), None)
     code = "import sys, traitlets; print(sys.prefix != sys.base_prefix, sys.prefix)"
     program = files.home / "venv" / "bin" / "python3"
     done = subprocess.run([program, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", str(files.home / "venv")]
-    assert "127.0.0.1 localhost box" in (files.etc / "hosts").read_text()
+    assert "127.0.0.1 localhost box" in etc_files("box")["hosts"]
 
 
 def test_the_newest_bubblewrap_is_used_and_the_systems_when_equal():
@@ -268,7 +284,7 @@ def test_processes_are_counted_per_namespace_since_5_14(release: str, counts: bo
 def test_resource_limits_step_in_where_there_is_no_control_group():
     resources = Resources(processes=9, memory_bytes=2**30)
     full = process_limits.choose(resources, (), True)
-    assert set(full) == {"nofile", "fsize", "core"}
+    assert set(full) == {"nofile", "fsize", "core", "sigpending", "msgqueue"}
     bare = process_limits.choose(resources, ("memory", "pids"), True)
     assert (bare["nproc"], bare["data"]) == (9, 2**30)
     words = process_limits.command({"core": 0})
@@ -329,6 +345,34 @@ async def test_a_bubblewrap_that_fails_is_told_without_host_paths(short_dir: Pat
     assert not health.available
     assert "/" not in health.reason
     assert list((short_dir / "state").rglob("0000*")) == []
+    await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "available", "has_bounds"),
+    [
+        ([""], True, True),
+        (["no", "", ""], True, True),  # a moment's failure costs nothing
+        (["no", "", "no"], True, False),
+        (["no", "no"], False, True),
+    ],
+)
+async def test_bounds_are_given_up_only_where_they_are_what_fails(
+    short_dir: Path, monkeypatch, answers, available, has_bounds
+):
+    from jupyter_sandbox.engines import bubblewrap
+
+    program = Bubblewrap(Path(sys.executable), (0, 11, 0))
+    monkeypatch.setattr(bubblewrap, "find_programs", lambda: [program])
+    engine = BubblewrapEngine(state_dir=short_dir / "state")
+    engine._images = None
+    said = iter(answers)
+    monkeypatch.setattr(engine, "_try", lambda program: next(said))
+    health = await engine.check()
+    assert (health.available, engine._has_bounds) == (available, has_bounds)
+    assert next(said, None) is None
+    warned = "all terminals of this host" in " ".join(health.warnings)
+    assert warned is (available and not has_bounds)
     await engine.close()
 
 
