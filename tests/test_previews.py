@@ -100,7 +100,10 @@ def test_the_shell_frames_its_document_only_and_runs_its_own_script_only():
     assert "frame-src" not in picture
 
 
-@pytest.mark.parametrize("host", ["[::1]:8888", "a b", "evil;script-src *", "x,y", "", "a\n"])
+@pytest.mark.parametrize(
+    "host",
+    ["[::1]:8888", "my_server", "a b", "evil;script-src *", "x,y", "", "a\n", "a..b", "a.", "a:٣"],
+)
 def test_a_host_that_cannot_stand_in_a_policy_does_not(host):
     assert source(host, "/p/") == "'self'"
     assert "Connection-Allowlist" not in document_headers(SANDBOX_SCRIPTS, host, "/p/")

@@ -49,6 +49,7 @@ def shell_page(
     nonce: str,
     frame: Frame | None = None,
     reason: str = "",
+    notice: str = "",
     theme: str = "",
     bare: bool = False,
 ) -> str:
@@ -58,13 +59,22 @@ def shell_page(
     ----------
     view : str
         ``image``, ``video``, ``audio``, ``frame``, or anything else for ``reason`` and a download.
+    notice : str
+        A sentence on what is missing in the preview.
     theme : str
         ``light``, ``dark``, or "" for what the browser prefers.
     bare : bool
         Without the bar, for a page that has one.
     """
     return _template("shell.html").render(
-        file=file, view=view, nonce=nonce, frame=frame, reason=reason, theme=theme, bare=bare
+        file=file,
+        view=view,
+        nonce=nonce,
+        frame=frame,
+        reason=reason,
+        notice=notice,
+        theme=theme,
+        bare=bare,
     )
 
 

@@ -90,7 +90,7 @@ class LeasedFileHandler(PageHandler):
         match file.kind:
             case "pdf":
                 await self._stream(file, reader, "application/pdf", document_headers(""))
-            case "html" if previews.html_scripts:
+            case "html" if self.runs_scripts():
                 home = path.removesuffix("view")
                 headers = document_headers(SANDBOX_SCRIPTS, self.request.host, home)
                 await self._stream(file, reader, await _html_type(file, reader), headers)

@@ -30,15 +30,24 @@ SANDBOX_SCRIPTS = "allow-scripts allow-forms"
 SANDBOX_LINKS = "allow-popups allow-popups-to-escape-sandbox"
 SANDBOX_NOTHING = ""
 
-_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::[0-9]{1,5})?")
+
+
+def has_name(host: str) -> bool:
+    """Say whether a source can name this host; none can be an IPv6 address, or have a ``_``.
+
+    Where none can, a frame cannot be held on its own path, so nothing of a sandbox runs in it.
+    Source: https://www.w3.org/TR/CSP3/#grammardef-host-source.
+    """
+    return _HOST.fullmatch(host) is not None
 
 
 def source(host: str, path: str) -> str:
     """Give the CSP source of a path on this server, by whatever scheme the page came.
 
-    An IPv6 address cannot stand in one: then it is the whole server.
+    It is the whole server where none can name the host.
     """
-    return f"{host}{path}" if _HOST.fullmatch(host) else "'self'"
+    return f"{host}{path}" if has_name(host) else "'self'"
 
 
 def shell_headers(
@@ -86,7 +95,7 @@ def document_headers(sandbox: str, host: str = "", path: str = "") -> dict[str, 
         # Closes, in browsers that know it, what CSP leaves open: WebRTC, preconnect, look-ups, the
         # connection that is made before a navigation is refused.
         # Source: https://wicg.github.io/connection-allowlists (Chromium 148 and newer).
-        if _HOST.fullmatch(host):
+        if has_name(host):
             headers["Connection-Allowlist"] = f'("http{{s}}?://{host}{path}*")'
     else:
         policy.append(_OWN_LOOKS)

@@ -28,12 +28,18 @@ from .preview_headers import (
     SANDBOX_NOTHING,
     SANDBOX_SCRIPTS,
     document_headers,
+    has_name,
     shell_headers,
     source,
 )
 from .sending import SendingHandler
 
 RENEW_SECONDS = IDLE_SECONDS / 4
+
+_NO_SCRIPTS = (
+    "Scripts are off: no content security policy can name the address by which this server was "
+    "reached. Use a host name without “_”, or an IPv4 address."
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,10 @@ class PageHandler(SendingHandler):
         self.write(page)
         super(SandboxHandler, self).finish(set_content_type="text/html; charset=utf-8")
 
+    def runs_scripts(self) -> bool:
+        """Say whether scripts of HTML files run: where a policy can hold them, if they may."""
+        return self.services.previews.html_scripts and has_name(self.request.host)
+
     def theme(self) -> str:
         """Give the colours that the page is asked for; "" for what the browser prefers."""
         theme = self.get_query_argument("theme", "")
@@ -110,6 +120,7 @@ class PreviewHandler(PageHandler):
             nonce=nonce,
             frame=frame,
             reason=decision.reason,
+            notice=_NO_SCRIPTS if file.kind == "html" and not has_name(host) else "",
             theme=theme,
             bare=bare,
         )
@@ -132,7 +143,7 @@ class PreviewHandler(PageHandler):
         url = f"{path}view?theme={theme}" if theme else f"{path}view"
         frame = Frame(
             url=f"{url}#navpanes=0" if file.kind == "pdf" else url,  # of Chromium's viewer
-            sandbox=sandbox_of(file.kind, previews.html_scripts),
+            sandbox=sandbox_of(file.kind, self.runs_scripts()),
             renew_url=renew_url,
             renew_seconds=RENEW_SECONDS,
             xsrf=self.xsrf_token.decode(),
