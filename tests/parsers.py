@@ -197,6 +197,13 @@ PARSERS = (
         "3 s of processor time, 1 GiB",
     ),
     Parser(
+        "PDF files (pdf.js)",
+        ("previews.pdf_viewer",),
+        "sandbox, client",
+        "the browser's frame, without an origin",
+        "200 MB",
+    ),
+    Parser(
         "requests and TLS greetings for the egress proxy",
         (
             *("proxies.forward.head", "proxies.forward.client_hello", "proxies.forward.upstream"),

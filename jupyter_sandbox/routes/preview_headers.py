@@ -27,6 +27,7 @@ _OWN_LOOKS = "style-src 'unsafe-inline'; img-src data:; font-src data:; media-sr
 # The sandbox attribute of the frame, and the CSP's: the same, so that neither opens what the other
 # closes. No allow-same-origin, allow-top-navigation, allow-popups for what has scripts, ever.
 SANDBOX_SCRIPTS = "allow-scripts allow-forms"
+SANDBOX_VIEWER = "allow-scripts"
 SANDBOX_LINKS = "allow-popups allow-popups-to-escape-sandbox"
 SANDBOX_NOTHING = ""
 
@@ -51,7 +52,12 @@ def source(host: str, path: str) -> str:
 
 
 def shell_headers(
-    nonce: str, *, shown: str | None = None, framed: str | None = None, renew: str | None = None
+    nonce: str,
+    *,
+    shown: str | None = None,
+    framed: str | None = None,
+    renew: str | None = None,
+    fetched: str = "",
 ) -> dict[str, str]:
     """Give the headers of a shell page.
 
@@ -59,12 +65,15 @@ def shell_headers(
     ----------
     shown, framed, renew : str or None
         Sources: of a picture or film, of a frame, of the renewal of its lease; None for none.
+    fetched : str
+        Source of a file that the shell hands to its frame; "" for none.
     """
     policy = [f"default-src 'none'; style-src 'nonce-{nonce}'"]
     if shown is not None:
         policy.append(f"img-src {shown}; media-src {shown}")
     if framed is not None:
-        policy.append(f"script-src 'nonce-{nonce}'; connect-src {renew}; frame-src {framed}")
+        connect = f"{renew} {fetched}".rstrip()
+        policy.append(f"script-src 'nonce-{nonce}'; connect-src {connect}; frame-src {framed}")
     return {
         **_PRIVATE,
         "Content-Security-Policy": "; ".join([*policy, _NOTHING_ELSE]),
@@ -102,4 +111,20 @@ def document_headers(sandbox: str, host: str = "", path: str = "") -> dict[str, 
     headers["Content-Security-Policy"] = "; ".join([*policy, _NOTHING_ELSE])
     headers["Referrer-Policy"] = "no-referrer"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    return headers
+
+
+def viewer_headers(nonce: str) -> dict[str, str]:
+    """Give the headers of the viewer of PDFs: our scripts in the frame, over hostile bytes.
+
+    It makes no connection of any kind: the file comes in a message.
+    """
+    headers = document_headers(SANDBOX_NOTHING)
+    policy = (
+        f"sandbox {SANDBOX_VIEWER}; default-src 'none'; script-src 'nonce-{nonce}' "
+        "'wasm-unsafe-eval'; worker-src blob:; style-src 'unsafe-inline'; img-src data: blob:; "
+        "font-src data:"
+    )
+    headers["Content-Security-Policy"] = f"{policy}; {_NOTHING_ELSE}"
+    headers["Connection-Allowlist"] = "()"
     return headers
