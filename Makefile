@@ -13,6 +13,8 @@ LAB_SOURCES := $(shell find labextension/src labextension/style -type f) \
   labextension/package.json labextension/tsconfig.json
 LAB_MODULES := labextension/node_modules/.package-lock.json
 LAB_BUILT := jupyter_sandbox/labextension/package.json
+# The viewer of PDF previews; without npm they can be downloaded only.
+PDFJS := jupyter_sandbox/previews/pdfjs/LICENSE
 
 .PHONY: run lab labextension test test-all test-fast crash lint fuzz demo bench image clean
 
@@ -22,7 +24,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PY) -m pip install --quiet -e '.[dev,demo]'
 	touch $@
 
-run: $(VENV)/.ready
+run: $(VENV)/.ready $(if $(shell command -v npm),$(PDFJS))
 	@echo 'The server starts; in another terminal:  export JUPYTER_TOKEN=$(TOKEN)'
 	@JUPYTER_TOKEN=$(TOKEN) $(VENV)/bin/jupyter server --no-browser --ip=127.0.0.1 --port=$(PORT) \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
@@ -32,11 +34,15 @@ lab: labextension
 	JUPYTER_TOKEN=$(TOKEN) $(VENV)/bin/jupyter lab --ip=127.0.0.1 --port=$(PORT) \
 	  $(if $(filter 0,$(shell id -u)),--allow-root --no-browser) $(ARGS)
 
-labextension: $(LAB_BUILT)
+labextension: $(LAB_BUILT) $(PDFJS)
 
 $(LAB_MODULES): labextension/package-lock.json
 	@command -v npm >/dev/null || { echo 'The JupyterLab extension needs npm (Node.js 20 or newer).'; exit 1; }
 	npm ci --prefix labextension
+	touch $@
+
+$(PDFJS): $(LAB_MODULES)
+	npm run --prefix labextension pdfjs
 	touch $@
 
 $(LAB_BUILT): $(LAB_MODULES) $(LAB_SOURCES) $(VENV)/.ready
@@ -89,5 +95,5 @@ bench: $(VENV)/.ready
 	$(PY) -m benchmarks $(ARGS)
 
 clean:
-	rm -rf labextension/lib labextension/node_modules jupyter_sandbox/labextension
+	rm -rf labextension/lib labextension/node_modules jupyter_sandbox/labextension jupyter_sandbox/previews/pdfjs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output

@@ -1,8 +1,8 @@
-"""Puts the JupyterLab extension into the wheel: `hatch build` and `pip install .` run this.
+"""Puts the JupyterLab extension and pdf.js into the wheel, for `hatch build` and `pip install .`.
 
 The rule: what is built already is taken (a source distribution has it, `make labextension` makes
-it); else it is built, which needs npm; without npm the package is made without it, and says so.
-An editable installation has no part of it: `make labextension` builds and links it.
+it); else it is built, which needs npm; without npm the package is made without, and says so.
+An editable installation has no part of them: `make labextension` builds and links them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _SOURCE = "labextension"
 _BUILT = "jupyter_sandbox/labextension"
+_PDFJS = "jupyter_sandbox/previews/pdfjs"
 _SHARED = "share/jupyter/labextensions/jupyter-sandbox"
 
 
@@ -35,11 +36,12 @@ class LabExtensionHook(BuildHookInterface[Any]):
         if self._must_build:
             if shutil.which("npm") is None:
                 self.app.display_warning(
-                    "jupyter_sandbox is made WITHOUT its JupyterLab extension: building it needs "
-                    "npm (Node.js 20 or newer)."
+                    "jupyter_sandbox is made WITHOUT its JupyterLab extension and its viewer of "
+                    "PDFs: building them needs npm (Node.js 20 or newer)."
                 )
                 return
             self._build()
+        build_data["artifacts"].append(f"{_PDFJS}/")
         if self.target_name == "wheel":
             build_data["shared_data"][f"{self.root}/{_BUILT}"] = _SHARED
         else:
@@ -47,7 +49,10 @@ class LabExtensionHook(BuildHookInterface[Any]):
 
     @property
     def _must_build(self) -> bool:
-        return not (Path(self.root) / _BUILT / "package.json").exists()
+        root = Path(self.root)
+        return not (
+            (root / _BUILT / "package.json").exists() and (root / _PDFJS / "LICENSE").exists()
+        )
 
     def _build(self) -> None:
         source = Path(self.root) / _SOURCE

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_guest.frames import FrameDecoder, FrameError, encode
 
-from jupyter_sandbox.sandbox.json_bounds import (
+from jupyter_sandbox.policy.json_bounds import (
     DEEPEST,
     MOST_VALUES,
     JsonBoundsError,

@@ -23,9 +23,11 @@ from jupyter_sandbox.routes.preview_headers import (
     SANDBOX_LINKS,
     SANDBOX_NOTHING,
     SANDBOX_SCRIPTS,
+    SANDBOX_VIEWER,
     document_headers,
     shell_headers,
     source,
+    viewer_headers,
 )
 from tests.faults.table import fault
 
@@ -65,8 +67,11 @@ def test_what_could_run_is_framed_and_what_is_inert_is_not():
 
 
 def test_no_document_has_the_origin_of_the_user_and_none_loads():
-    for sandbox in (SANDBOX_SCRIPTS, SANDBOX_LINKS, SANDBOX_NOTHING):
-        headers = document_headers(sandbox, "host:8888", "/p/")
+    documents = [
+        document_headers(sandbox, "host:8888", "/p/")
+        for sandbox in (SANDBOX_SCRIPTS, SANDBOX_LINKS, SANDBOX_NOTHING)
+    ]
+    for headers in (*documents, viewer_headers("abc")):
         policy = headers["Content-Security-Policy"]
         assert policy.startswith(("sandbox ", "sandbox;"))
         assert "allow-same-origin" not in policy
@@ -81,8 +86,20 @@ def test_no_document_has_the_origin_of_the_user_and_none_loads():
         assert headers["Cache-Control"] == "private, no-store"
 
 
+def test_the_viewer_of_pdfs_runs_our_scripts_only_and_connects_to_nothing():
+    headers = viewer_headers("abc")
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'; script-src 'nonce-abc' ")
+    for word in ("'unsafe-eval'", "'self';", "connect-src", "frame-src", "data: blob:; worker"):
+        assert word not in policy.replace("frame-ancestors 'self'", "")
+    assert "script-src 'nonce-abc' 'wasm-unsafe-eval';" in policy
+    assert headers["Connection-Allowlist"] == "()"
+    fetched = shell_headers("n", framed="h/f/", renew="h/r", fetched="h/d")
+    assert "connect-src h/r h/d; frame-src h/f/;" in fetched["Content-Security-Policy"]
+
+
 def test_scripts_and_popups_never_go_together():
-    for sandbox in (SANDBOX_SCRIPTS, SANDBOX_LINKS, SANDBOX_NOTHING):
+    for sandbox in (SANDBOX_SCRIPTS, SANDBOX_VIEWER, SANDBOX_LINKS, SANDBOX_NOTHING):
         assert not ("allow-scripts" in sandbox and "allow-popups" in sandbox)
     assert "script-src" not in document_headers(SANDBOX_LINKS)["Content-Security-Policy"]
     assert "Connection-Allowlist" not in document_headers(SANDBOX_LINKS)
@@ -100,7 +117,10 @@ def test_the_shell_frames_its_document_only_and_runs_its_own_script_only():
     assert "frame-src" not in picture
 
 
-@pytest.mark.parametrize("host", ["[::1]:8888", "a b", "evil;script-src *", "x,y", "", "a\n"])
+@pytest.mark.parametrize(
+    "host",
+    ["[::1]:8888", "my_server", "a b", "evil;script-src *", "x,y", "", "a\n", "a..b", "a.", "a:٣"],
+)
 def test_a_host_that_cannot_stand_in_a_policy_does_not(host):
     assert source(host, "/p/") == "'self'"
     assert "Connection-Allowlist" not in document_headers(SANDBOX_SCRIPTS, host, "/p/")

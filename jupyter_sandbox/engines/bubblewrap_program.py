@@ -56,7 +56,7 @@ def _look(path: str) -> Bubblewrap | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    match = re.search(r"(\d+(?:\.\d+)+)", done.stdout)
+    match = re.search(r"(?<!\d)(\d+(?:\.\d+)+)", done.stdout)
     if match is None:
         return None
     return Bubblewrap(Path(path), tuple(int(part) for part in match.group(1).split(".")))

@@ -72,8 +72,9 @@ _TEXTS = {
 }
 
 _SVG = Media("image/svg+xml", "svg")
+# Possessive (*+): what has been passed is not tried in another way, so the time is linear.
 _SVG_ROOT = re.compile(
-    r"\ufeff?\s*(?:<\?xml[^>]{0,500}\?>\s*|<!--.*?-->\s*|<!DOCTYPE[^>\[]{0,500}>\s*)*<svg[\s>/]",
+    r"\ufeff?(?:\s+|<\?xml[^>]{0,500}\?>|<!--.*?-->|<!DOCTYPE[^>\[]{0,500}>)*+<svg[\s>/]",
     re.DOTALL | re.IGNORECASE,
 )
 # What text may have below a space: tab, line feed, form feed, carriage return, escape.

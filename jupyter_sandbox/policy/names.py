@@ -18,6 +18,10 @@ def decide_file_name(name: str) -> Decision:
         return Decision(False, "the name is empty")
     if name in (".", ".."):
         return Decision(False, f"`{name}` is a directory, not a name")
+    if len(name) > MAX_NAME_BYTES:  # first: a request may have millions
+        return Decision(
+            False, f"the name has {len(name):,} characters; {MAX_NAME_BYTES} bytes are allowed"
+        )
     for character in name:
         if character in "/\\":
             return Decision(False, f"the name has a separator (`{character}`)")

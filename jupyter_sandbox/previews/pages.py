@@ -14,6 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select
 from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
+from .pdf_viewer import viewer_parts
+
 MOST_LINES = 20_000
 THEMES = ("light", "dark")
 
@@ -33,10 +35,10 @@ class ShownFile:
 
 @dataclass(frozen=True)
 class Frame:
-    """A document in a frame. ``sandbox``: the attribute, None for none."""
+    """A document in a frame, and its ``sandbox`` attribute."""
 
     url: str
-    sandbox: str | None
+    sandbox: str
     renew_url: str
     renew_seconds: float
     xsrf: str
@@ -49,6 +51,7 @@ def shell_page(
     nonce: str,
     frame: Frame | None = None,
     reason: str = "",
+    notice: str = "",
     theme: str = "",
     bare: bool = False,
 ) -> str:
@@ -58,13 +61,22 @@ def shell_page(
     ----------
     view : str
         ``image``, ``video``, ``audio``, ``frame``, or anything else for ``reason`` and a download.
+    notice : str
+        A sentence on what is missing in the preview.
     theme : str
         ``light``, ``dark``, or "" for what the browser prefers.
     bare : bool
         Without the bar, for a page that has one.
     """
     return _template("shell.html").render(
-        file=file, view=view, nonce=nonce, frame=frame, reason=reason, theme=theme, bare=bare
+        file=file,
+        view=view,
+        nonce=nonce,
+        frame=frame,
+        reason=reason,
+        notice=notice,
+        theme=theme,
+        bare=bare,
     )
 
 
@@ -89,6 +101,11 @@ def text_page(title: str, text: str, spans: str | None, notices: list[str], them
 def markdown_page(title: str, body: str, notices: list[str], theme: str) -> str:
     """Give rendered Markdown; ``body`` is the worker's."""
     return _document(title, f'<article class="markdown">{body}</article>', notices, theme)
+
+
+def pdf_page(title: str, theme: str, nonce: str) -> str:
+    """Give the viewer of PDFs; its scripts run with ``nonce`` only."""
+    return _template("pdf.html").render(title=title, theme=theme, nonce=nonce, **viewer_parts())
 
 
 def error_page(message: str) -> str:
@@ -124,11 +141,14 @@ def _highlighting() -> str:
 
 
 @functools.cache
-def _template(name: str) -> Template:
-    environment = Environment(
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("jupyter_sandbox.previews"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    return environment.get_template(name)
+
+
+def _template(name: str) -> Template:
+    return _environment().get_template(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
@@ -29,12 +30,15 @@ from ..errors import (
 )
 from ..models import Caller, ConversationRecord, JsonValue
 from ..policy.access import decide_chat_access, decide_feature
+from ..policy.json_bounds import MESSAGE_DEEPEST, MESSAGE_VALUES, JsonBoundsError, check_json
 from ..shortages import shortage_of
 
 if TYPE_CHECKING:
     from ..services import Services
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 P = ParamSpec("P")
 H = TypeVar("H", bound="SandboxHandler")
@@ -188,12 +192,20 @@ class SandboxHandler(APIHandler):
         Raises
         ------
         InvalidRequest
-            400 when it is not JSON in UTF-8, 422 when it is no object or has other fields.
+            400 when it is not JSON in UTF-8 or has too many values, 422 when it is no object or has
+            other fields.
         """
         if not self._body:
             return {}
         try:
+            check_json(bytes(self._body), MESSAGE_VALUES, MESSAGE_DEEPEST)
             body = json.loads(self._body.decode("utf-8"))
+        except JsonBoundsError as exc:
+            raise InvalidRequest(
+                f"The body has more than {MESSAGE_VALUES:,} values or is nested deeper than "
+                f"{MESSAGE_DEEPEST} levels.",
+                status=400,
+            ) from exc
         except UnicodeDecodeError as exc:
             raise InvalidRequest("The body is not UTF-8.", status=400) from exc
         except (ValueError, RecursionError) as exc:
@@ -220,7 +232,7 @@ class SandboxHandler(APIHandler):
         text = self.get_query_argument(name, "")
         if not text:
             return default
-        if not text.isascii() or not text.lstrip("-").isdigit() or not low <= int(text) <= high:
+        if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
             raise InvalidRequest(f"{name}: must be an integer from {low} to {high}.")
         return int(text)
 

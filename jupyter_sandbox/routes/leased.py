@@ -8,6 +8,7 @@ line of the log has the token.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,9 +17,16 @@ from jupyter_server.utils import url_path_join
 from ..errors import NotFound
 from ..previews.clipboard_guard import guarded, guarded_size
 from ..previews.file_previews import PreviewedFile
+from ..previews.pages import pdf_page
 from ..stores.file_store import FileReader
 from .base import endpoint
-from .preview_headers import SANDBOX_LINKS, SANDBOX_NOTHING, SANDBOX_SCRIPTS, document_headers
+from .preview_headers import (
+    SANDBOX_LINKS,
+    SANDBOX_NOTHING,
+    SANDBOX_SCRIPTS,
+    document_headers,
+    viewer_headers,
+)
 from .previews import PageHandler
 
 _ENDED = "This preview has ended. Reload the page to see it again."
@@ -90,8 +98,9 @@ class LeasedFileHandler(PageHandler):
         previews, theme = self.services.previews, self.theme()
         match file.kind:
             case "pdf":
-                await self._stream(file, reader, "application/pdf", document_headers(""))
-            case "html" if previews.html_scripts:
+                nonce = secrets.token_urlsafe(16)
+                self.answer_page(pdf_page(file.name, theme, nonce), viewer_headers(nonce))
+            case "html" if self.runs_scripts():
                 home = path.removesuffix("view")
                 headers = document_headers(SANDBOX_SCRIPTS, self.request.host, home)
                 await self._stream_page(file, reader, headers)

@@ -39,22 +39,37 @@ _OWN_LOOKS = "style-src 'unsafe-inline'; img-src data:; font-src data:; media-sr
 # The sandbox attribute of the frame, and the CSP's: the same, so that neither opens what the other
 # closes. No allow-same-origin, allow-top-navigation, allow-popups for what has scripts, ever.
 SANDBOX_SCRIPTS = "allow-scripts allow-forms"
+SANDBOX_VIEWER = "allow-scripts"
 SANDBOX_LINKS = "allow-popups allow-popups-to-escape-sandbox"
 SANDBOX_NOTHING = ""
 
-_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::[0-9]{1,5})?")
+
+
+def has_name(host: str) -> bool:
+    """Say whether a source can name this host; none can be an IPv6 address, or have a ``_``.
+
+    Where none can, a frame cannot be held on its own path, so nothing of a sandbox runs in it.
+    Source: https://www.w3.org/TR/CSP3/#grammardef-host-source.
+    """
+    return _HOST.fullmatch(host) is not None
 
 
 def source(host: str, path: str) -> str:
     """Give the CSP source of a path on this server, by whatever scheme the page came.
 
-    An IPv6 address cannot stand in one: then it is the whole server.
+    It is the whole server where none can name the host.
     """
-    return f"{host}{path}" if _HOST.fullmatch(host) else "'self'"
+    return f"{host}{path}" if has_name(host) else "'self'"
 
 
 def shell_headers(
-    nonce: str, *, shown: str | None = None, framed: str | None = None, renew: str | None = None
+    nonce: str,
+    *,
+    shown: str | None = None,
+    framed: str | None = None,
+    renew: str | None = None,
+    fetched: str = "",
 ) -> dict[str, str]:
     """Give the headers of a shell page.
 
@@ -62,12 +77,15 @@ def shell_headers(
     ----------
     shown, framed, renew : str or None
         Sources: of a picture or film, of a frame, of the renewal of its lease; None for none.
+    fetched : str
+        Source of a file that the shell hands to its frame; "" for none.
     """
     policy = [f"default-src 'none'; style-src 'nonce-{nonce}'"]
     if shown is not None:
         policy.append(f"img-src {shown}; media-src {shown}")
     if framed is not None:
-        policy.append(f"script-src 'nonce-{nonce}'; connect-src {renew}; frame-src {framed}")
+        connect = f"{renew} {fetched}".rstrip()
+        policy.append(f"script-src 'nonce-{nonce}'; connect-src {connect}; frame-src {framed}")
     return {
         **_PRIVATE,
         "Content-Security-Policy": "; ".join([*policy, _NOTHING_ELSE]),
@@ -98,11 +116,27 @@ def document_headers(sandbox: str, host: str = "", path: str = "") -> dict[str, 
         # Closes, in browsers that know it, what CSP leaves open: WebRTC, preconnect, look-ups, the
         # connection that is made before a navigation is refused.
         # Source: https://wicg.github.io/connection-allowlists (Chromium 148 and newer).
-        if _HOST.fullmatch(host):
+        if has_name(host):
             headers["Connection-Allowlist"] = f'("http{{s}}?://{host}{path}*")'
     else:
         policy.append(_OWN_LOOKS)
     headers["Content-Security-Policy"] = "; ".join([*policy, _NOTHING_ELSE])
     headers["Referrer-Policy"] = "no-referrer"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    return headers
+
+
+def viewer_headers(nonce: str) -> dict[str, str]:
+    """Give the headers of the viewer of PDFs: our scripts in the frame, over hostile bytes.
+
+    It makes no connection of any kind: the file comes in a message.
+    """
+    headers = document_headers(SANDBOX_NOTHING)
+    policy = (
+        f"sandbox {SANDBOX_VIEWER}; default-src 'none'; script-src 'nonce-{nonce}' "
+        "'wasm-unsafe-eval'; worker-src blob:; style-src 'unsafe-inline'; img-src data: blob:; "
+        "font-src data:"
+    )
+    headers["Content-Security-Policy"] = f"{policy}; {_NOTHING_ELSE}"
+    headers["Connection-Allowlist"] = "()"
     return headers

@@ -15,10 +15,12 @@ from jupyter_server.utils import url_path_join
 from .. import metrics
 from ..errors import Forbidden, NotFound
 from ..models import StoredFile
+from ..policy.decision import Decision
 from ..policy.previews import decide_preview, view_of
 from ..previews.file_previews import PreviewedFile
 from ..previews.leases import IDLE_SECONDS
 from ..previews.pages import THEMES, Frame, ShownFile, error_page, shell_page
+from ..previews.pdf_viewer import MISSING, has_pdf_viewer
 from .base import SandboxHandler, endpoint
 from .disposition import safe_name
 from .downloads import MOST_VERSIONS, find_share
@@ -27,13 +29,20 @@ from .preview_headers import (
     SANDBOX_LINKS,
     SANDBOX_NOTHING,
     SANDBOX_SCRIPTS,
+    SANDBOX_VIEWER,
     document_headers,
+    has_name,
     shell_headers,
     source,
 )
 from .sending import SendingHandler
 
 RENEW_SECONDS = IDLE_SECONDS / 4
+
+_NO_SCRIPTS = (
+    "Scripts are off: no content security policy can name the address by which this server was "
+    "reached. Use a host name without “_”, or an IPv4 address."
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,10 @@ class PageHandler(SendingHandler):
         self.write(page)
         super(SandboxHandler, self).finish(set_content_type="text/html; charset=utf-8")
 
+    def runs_scripts(self) -> bool:
+        """Say whether scripts of HTML files run: where a policy can hold them, if they may."""
+        return self.services.previews.html_scripts and has_name(self.request.host)
+
     def theme(self) -> str:
         """Give the colours that the page is asked for; "" for what the browser prefers."""
         theme = self.get_query_argument("theme", "")
@@ -95,6 +108,8 @@ class PreviewHandler(PageHandler):
         shown = ShownFile(name, file.kind, _size(file.size_bytes), file.url, file.version)
         theme, bare = self.theme(), bool(self.get_query_argument("bare", ""))
         decision = decide_preview(file.kind, file.size_bytes)
+        if file.kind == "pdf" and not has_pdf_viewer():
+            decision = Decision(False, MISSING)
         host = self.request.host
         view = view_of(file.kind) if decision else "none"
         frame = None
@@ -102,7 +117,10 @@ class PreviewHandler(PageHandler):
         if view == "frame":
             frame, path = self._open(conversation_id, file, theme)
             headers = shell_headers(
-                nonce, framed=source(host, path), renew=source(host, frame.renew_url)
+                nonce,
+                framed=source(host, path),
+                renew=source(host, frame.renew_url),
+                fetched=source(host, file.url.partition("?")[0]) if file.kind == "pdf" else "",
             )
         page = shell_page(
             shown,
@@ -110,6 +128,7 @@ class PreviewHandler(PageHandler):
             nonce=nonce,
             frame=frame,
             reason=decision.reason,
+            notice=_NO_SCRIPTS if file.kind == "html" and not has_name(host) else "",
             theme=theme,
             bare=bare,
         )
@@ -131,8 +150,8 @@ class PreviewHandler(PageHandler):
         renew_url = url_path_join(self.base_url, "sandbox/api/previews", lease.lease_id, "renew")
         url = f"{path}view?theme={theme}" if theme else f"{path}view"
         frame = Frame(
-            url=f"{url}#navpanes=0" if file.kind == "pdf" else url,  # of Chromium's viewer
-            sandbox=sandbox_of(file.kind, previews.html_scripts),
+            url=url,
+            sandbox=sandbox_of(file.kind, self.runs_scripts()),
             renew_url=renew_url,
             renew_seconds=RENEW_SECONDS,
             xsrf=self.xsrf_token.decode(),
@@ -202,11 +221,11 @@ class RenewHandler(SandboxHandler):
         self.finish()
 
 
-def sandbox_of(kind: str, html_scripts: bool) -> str | None:
-    """Give the frame's ``sandbox``; None for a PDF: Chromium's viewer refuses the attribute."""
+def sandbox_of(kind: str, html_scripts: bool) -> str:
+    """Give the frame's ``sandbox``."""
     match kind:
         case "pdf":
-            return None
+            return SANDBOX_VIEWER
         case "html" if html_scripts:
             return SANDBOX_SCRIPTS
         case "markdown":

@@ -7,7 +7,7 @@ The encodings are jupyter_server's. The rule: what a client sends is a message o
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from jupyter_client.jsonutil import json_default
 from jupyter_server.services.kernels.connection.base import (
@@ -16,6 +16,8 @@ from jupyter_server.services.kernels.connection.base import (
     serialize_binary_message,
     serialize_msg_to_ws_v1,
 )
+
+from ..policy.json_bounds import MESSAGE_DEEPEST, MESSAGE_VALUES, check_json
 
 V1 = "v1.kernel.websocket.jupyter.org"
 _PARTS = ("header", "parent_header", "metadata", "content")
@@ -51,19 +53,18 @@ def decode(data: bytes | str, is_v1: bool) -> tuple[str, dict[str, Any], list[by
         if is_v1:
             if isinstance(data, str):
                 raise ValueError("a text frame")
-            count = int.from_bytes(data[:8], "little")
-            if not 6 <= count <= _MOST_PARTS:
+            if len(_offsets(data, 8, "little")) < 6:
                 raise ValueError("no parts")
             channel, parts = deserialize_msg_from_ws_v1(data)  # type: ignore[no-untyped-call]
             for part in parts[1:4]:
-                _object(json.loads(part))
-            return channel, _object(json.loads(parts[0])), parts
+                _object(_loads(part))
+            return channel, _object(_loads(parts[0])), parts
         if isinstance(data, bytes):
-            if not 1 <= int.from_bytes(data[:4], "big") <= _MOST_PARTS:
-                raise ValueError("no parts")
+            first, *rest = _offsets(data, 4, "big")
+            _loads(data[first : rest[0] if rest else None])
             message = _object(deserialize_binary_message(data))  # type: ignore[no-untyped-call]
         else:
-            message = _object(json.loads(data))
+            message = _object(_loads(data.encode("utf-8", "surrogatepass")))
         channel = message.get("channel", "shell")
         if not isinstance(channel, str):
             raise ValueError("no channel")
@@ -74,6 +75,23 @@ def decode(data: bytes | str, is_v1: bool) -> tuple[str, dict[str, Any], list[by
         raise
     except Exception as exc:  # of libraries that trust their clients
         raise ValueError(type(exc).__name__) from exc
+
+
+def _offsets(data: bytes, width: int, order: Literal["big", "little"]) -> list[int]:
+    """Give where the parts of a message begin; parts that overlap would be copied without end."""
+    count = int.from_bytes(data[:width], order)
+    if not 1 <= count <= _MOST_PARTS:
+        raise ValueError("no parts")
+    table = data[width : width * (count + 1)]
+    offsets = [int.from_bytes(table[at : at + width], order) for at in range(0, len(table), width)]
+    if len(offsets) < count or offsets != sorted(offsets):
+        raise ValueError("parts overlap")
+    return offsets
+
+
+def _loads(part: bytes) -> Any:
+    check_json(part, MESSAGE_VALUES, MESSAGE_DEEPEST)
+    return json.loads(part)
 
 
 def _pack(part: Any) -> bytes:

@@ -14,9 +14,8 @@ import json
 from typing import Any
 
 from ..errors import SandboxError, Unavailable
+from ..policy.json_bounds import MESSAGE_DEEPEST, MESSAGE_VALUES, check_json
 from .dispatcher import Dispatcher, Execution
-from .json_bounds import check_json
-from .kernel_messages import DEEPEST, MOST_VALUES
 
 _ATTACH = "sandbox_attach_request"
 _PAUSE_SECONDS = 0.3
@@ -147,7 +146,7 @@ class CellReader:
 
 def _parse(line: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Give type, content and metadata of a line; ``ValueError`` for what is none."""
-    check_json(line.encode("ascii"), MOST_VALUES, DEEPEST)
+    check_json(line.encode("ascii"), MESSAGE_VALUES, MESSAGE_DEEPEST)
     message = json.loads(line)
     if not isinstance(message, list) or not 2 <= len(message) <= 3:
         raise ValueError("not a message")

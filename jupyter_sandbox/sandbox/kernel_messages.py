@@ -11,11 +11,9 @@ from typing import Any, cast
 
 from jupyter_client.session import Session
 
-from .json_bounds import check_json
+from ..policy.json_bounds import MESSAGE_DEEPEST, MESSAGE_VALUES, check_json
 
 MAX_BYTES = 16 * 1024 * 1024
-MOST_VALUES = 200_000  # charts and tables travel as JSON
-DEEPEST = 100
 _MAX_NAME = 200
 _JSON_PARTS = 5  # signature, header, parent, metadata, content; behind them raw buffers
 
@@ -61,7 +59,7 @@ def read_message(session: Session, frames: list[bytes]) -> KernelMessage:
     try:
         _, parts = session.feed_identities(frames)
         for part in parts[:_JSON_PARTS]:
-            check_json(cast(bytes, part), MOST_VALUES, DEEPEST)
+            check_json(cast(bytes, part), MESSAGE_VALUES, MESSAGE_DEEPEST)
         message = session.deserialize(parts)
         header, parent = message["header"], message["parent_header"]
         content, metadata = message["content"], message["metadata"]

@@ -24,7 +24,7 @@ from sandbox_guest import protocol
 from sandbox_guest.frames import Frame, FrameDecoder, FrameError, encode
 
 from ..errors import SandboxError, Unavailable
-from .json_bounds import check_json
+from ..policy.json_bounds import check_json
 
 _READ_BYTES = 256 * 1024
 _HELLO_SECONDS = 5.0

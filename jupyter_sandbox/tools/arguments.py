@@ -22,6 +22,7 @@ A = TypeVar("A")
 
 _RULE = "rule"
 _MOST_PROBLEMS = 5
+_MOST_GUESSED = 100  # characters of a name that is unknown; a request may have millions
 MAX_PATH_BYTES = 4095  # PATH_MAX without its NUL; source: linux/limits.h
 
 LimitName = Literal["command_seconds", "write_bytes", "share_files"]
@@ -120,7 +121,10 @@ def parse(arguments: type[A], body: object, limits: Limits | None = None) -> A:
     rules = _rules(arguments)
     if not isinstance(body, Mapping):
         raise _invalid([f"the arguments must be an object, not {_kind_of(body)}"], rules)
-    problems = [_unknown(str(name), rules, body) for name in body if name not in rules]
+    unknown = [str(name) for name in body if name not in rules]
+    # A guess at what is meant takes time: only for those that are told.
+    problems = [_unknown(name, rules, body) for name in unknown[:_MOST_PROBLEMS]]
+    problems += unknown[_MOST_PROBLEMS:]
     values: dict[str, object] = {}
     for name, rule in rules.items():
         value = body.get(name)
@@ -234,7 +238,7 @@ def _whole(value: object) -> int | None:
 
 def _unknown(name: str, rules: Mapping[str, _Rule], body: Mapping[str, object]) -> str:
     absent = [known for known in rules if known not in body]
-    near = difflib.get_close_matches(name, absent, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:_MOST_GUESSED], absent, n=1, cutoff=0.5)
     hint = f"; did you mean `{near[0]}`?" if near else ""
     return f"there is no argument `{_clipped(name)}`{hint}"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 CARD_TYPE = "application/vnd.jupyter-sandbox.file+json"
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_STATUS = re.compile(r"\n?\[[^\n]* · \d+\.\d s[^\n]*\]\Z")
+_SECONDS = re.compile(r" · \d+\.\d s")
 _NO_OUTPUT = "(no output)"
 _SIMPLE_PATH = re.compile(r"[\w./+-]+", re.ASCII)
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+.!|&$~=:-])")
@@ -74,7 +74,7 @@ class Cells:
         texts = [str(p["text"]) for p in message["content"] if p.get("type") == "text"]
         text = clean("\n".join(texts))
         if message["tool"] in ("bash", "python"):
-            text = _STATUS.sub("", text)
+            text = _without_status(text)
         if text and text != _NO_OUTPUT:
             stream = "stderr" if message["is_error"] else "stdout"
             cell["outputs"].append({"output_type": "stream", "name": stream, "text": f"{text}\n"})
@@ -117,6 +117,13 @@ class Cells:
         self.cells.append(
             {"cell_type": "markdown", "id": name, "metadata": metadata, "source": text}
         )
+
+
+def _without_status(text: str) -> str:
+    """Give the text of a result without its status line (``tools/status_line.py``)."""
+    output, _, last = text.rpartition("\n")
+    is_status = last.startswith("[") and last.endswith("]") and _SECONDS.search(last)
+    return output if is_status else text
 
 
 def clean(text: str) -> str:

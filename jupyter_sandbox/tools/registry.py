@@ -41,10 +41,10 @@ def prepare(name: str, body: object, limits: Limits) -> Prepared:
     """
     tool = _BY_NAME.get(name)
     if tool is None:
-        known = ", ".join(names())
+        known, name = ", ".join(names()), name[:60]
         near = difflib.get_close_matches(name, _BY_NAME, n=1)
+        shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
         hint = f" Did you mean `{near[0]}`?" if near else ""
-        shown = "".join(c if c.isprintable() else "\ufffd" for c in name[:60])
         raise ToolError(
             f"Nothing was done: there is no tool `{shown}`.{hint} The tools are: {known}.",
             code="unknown_tool",

@@ -1,6 +1,6 @@
 // A preview of a file in the main area. It shows the server's page around the preview; that page
 // belongs to the server and keeps what it shows away from everything else, so the frame here has no
-// rules of its own (a `sandbox` attribute would break the viewer of PDF files).
+// rules of its own.
 
 import { MainAreaWidget } from '@jupyterlab/apputils';
 import { ToolbarButton, refreshIcon } from '@jupyterlab/ui-components';

@@ -95,15 +95,6 @@ def test_svg_and_markdown_reach_nobody(
     canary.assert_silent()
 
 
-def test_a_pdf_reaches_nobody(live_server, conversation, context, page, canary, screenshot):
-    live_server.upload(conversation, "hostile.pdf", hostile.page(hostile.PDF, canary))
-    shell = open_preview(page, live_server, conversation, "hostile.pdf").url
-    page.wait_for_timeout(1500)  # the viewer says nothing to the page
-    screenshot(page, "hostile-pdf")
-    canary.assert_silent()
-    assert (page.url, len(context.pages)) == (shell, 1)
-
-
 @pytest.mark.parametrize("name", ["hostile.html", "hostile.md"])
 def test_a_documents_own_address_in_a_new_tab_leads_to_its_shell(
     name, live_server, conversation, context, page, canary

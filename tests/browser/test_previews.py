@@ -149,17 +149,6 @@ def test_a_raster_picture(live_server, conversation, page, screenshot):
     screenshot(page, "image")
 
 
-def test_a_pdf_in_the_browsers_viewer(live_server, conversation, page, screenshot, context):
-    writer = context.new_page()
-    writer.set_content("<h1>Report</h1><p>" + "A line of text. " * 80)
-    data = writer.pdf(format="A4")
-    writer.close()
-    live_server.upload(conversation, "report.pdf", data)
-    open_preview(page, live_server, conversation, "report.pdf")
-    page.wait_for_timeout(2500)
-    screenshot(page, "pdf")
-
-
 def test_a_film_can_be_wound(live_server, conversation, page, screenshot):
     page.set_content("<canvas width=320 height=180></canvas>")
     recorded = page.evaluate(RECORD)

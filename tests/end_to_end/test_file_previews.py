@@ -222,7 +222,7 @@ async def test_deleting_a_conversation_over_rest_ends_its_leases(previews):
     [
         ("a.html", b"<p>x", "text/html; charset=utf-8", "sandbox allow-scripts allow-forms;"),
         ("l.html", b"<p>\xfc" + b"x" * 99, "text/html", "sandbox allow-scripts allow-forms;"),
-        ("a.pdf", b"%PDF-1.4\n", "application/pdf", "sandbox;"),
+        ("a.pdf", b"%PDF-1.4\n", "text/html; charset=utf-8", "sandbox allow-scripts;"),
         ("a.md", b"# x", "text/html; charset=utf-8", "sandbox allow-popups allow-popups-to-"),
         ("a.txt", b"<script>alert(1)</script>", "text/html; charset=utf-8", "sandbox;"),
         ("a.xhtml", b"<html xmlns='x'/>", "text/html; charset=utf-8", "sandbox;"),
@@ -253,12 +253,19 @@ async def test_every_document_is_held_by_its_headers(previews, name, data, media
     ):
         assert inner.headers[header] == value
     assert "Access-Control-Allow-Origin" not in inner.headers
-    if name in ("a.html", "a.pdf"):
+    if name == "a.html":
         assert inner.body == data
+    elif name == "a.pdf":  # the viewer; the file is handed to it
+        assert data not in inner.body
+        nonce = re.search(r"script-src 'nonce-([\w-]+)' 'wasm-unsafe-eval';", held)[1]
+        assert inner.body.count(f'nonce="{nonce}"'.encode()) == inner.body.count(
+            b'<script type="module'
+        )
+        assert inner.headers["Connection-Allowlist"] == "()"
     else:
         assert b"<script" not in inner.body
     iframe = re.search(r"<iframe[^>]*>", shell.body.decode())[0]
-    assert ("sandbox=" in iframe) is (not name.endswith("pdf"))
+    assert f'sandbox="{sandbox[8:-1]}' in iframe
 
 
 @pytest.mark.parametrize(
@@ -330,3 +337,14 @@ class TestWithoutScripts:
         inner = await previews.fetch(await previews.framed(shell_url), login=False, **IN_FRAME)
         assert inner.body.decode() == "<style>p{color:red}</style><p>text<img></p>"
         assert inner.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+
+
+async def test_without_its_viewer_a_pdf_can_be_downloaded_only(previews, monkeypatch, tmp_path):
+    monkeypatch.setattr("jupyter_sandbox.previews.pdf_viewer._DIRECTORY", tmp_path)
+    conversation = await previews.api.conversation()
+    shell = await previews.fetch(await previews.upload(conversation, "a.pdf", b"%PDF-1.4"), **PAGE)
+    page = shell.body.decode()
+    assert "no PDF viewer, because it was made without npm" in page
+    assert "<iframe" not in page
+    assert page.count("download>Download</a>") == 2
+    assert "script-src" not in shell.headers["Content-Security-Policy"]

@@ -14,7 +14,7 @@ MAX_HEAD_BYTES = 16 * 1024
 HEAD_END = b"\r\n\r\n"
 _MAX_HEADERS = 100
 _REQUEST_LINE = re.compile(r"([A-Z]{1,16}) ([!-~]+) HTTP/1\.[01]")
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~\t]*)")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[!-~][ -~\t]*)?)")
 _BODY_HEADERS = ("content-length", "transfer-encoding", "expect", "trailer", "upgrade")
 _SINGLE_HEADERS = ("host", "content-length", "range", "if-range", "user-agent")
 # What may stand in no head: control characters but CR LF and tab, bytes beyond ASCII, a lone LF.

@@ -11,7 +11,6 @@ Source: https://modelcontextprotocol.io/specification (basic, transports).
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...models import JsonValue
+from ...policy.json_bounds import MESSAGE_DEEPEST, MESSAGE_VALUES, check_json
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 STATELESS_VERSIONS = ("2026-07-28",)
@@ -115,9 +115,10 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message | Refusal:
         Of the request; looked up without regard to case.
     """
     try:
+        check_json(body, MESSAGE_VALUES, MESSAGE_DEEPEST)
         decoded = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
-        return Refusal(PARSE_ERROR, "Parse error: the body is not JSON in UTF-8.")
+        return Refusal(PARSE_ERROR, "Parse error: the body is not JSON in UTF-8, or too large.")
     if not isinstance(decoded, dict):
         return Refusal(INVALID_REQUEST, "The body must be one JSON-RPC object (no batch).")
     method, params = decoded.get("method"), decoded.get("params", {})
@@ -185,7 +186,7 @@ def decode_header(value: str) -> str | None:
         if base64.b64encode(decoded).decode("ascii") != match["payload"]:
             return None  # two spellings of one name: only one is right
         return decoded.decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not ASCII, not base64, not UTF-8
         return None
 
 

@@ -34,7 +34,8 @@ _QUOTES = str.maketrans(
     }
 )  # fmt: skip
 _SPACE = "[ \t\u00a0\u2007\u202f\u3000]"
-_TRAILING = re.compile(_SPACE + "+$", re.MULTILINE)
+# A run is looked at once, from its beginning.
+_TRAILING = re.compile("(?<!" + _SPACE + ")" + _SPACE + "+$", re.MULTILINE)
 _LEADING = re.compile("^" + _SPACE + "+", re.MULTILINE)
 _INNER = re.compile(r"(?<=\S)" + _SPACE + r"+(?=\S)")
 _WORD = re.compile(r"\w+")

@@ -1,7 +1,7 @@
-"""Whether JSON that came out of a sandbox may be parsed: how many values it has and how deep it is.
+"""Whether JSON from a sandbox or a client may be parsed: how many values it has and how deep it is.
 
 A parser takes fifty times the bytes of a JSON of many small values, and the loop stands still
-meanwhile (4 MiB of empty lists: a third of a second). So structure is bounded before it is parsed;
+meanwhile (16 MiB of empty lists: four seconds). So structure is bounded before it is parsed;
 what is in strings does not count. The rule: linear time, a few milliseconds for what is refused.
 """
 
@@ -12,6 +12,10 @@ import re
 MOST_VALUES = 50_000
 """Of a frame. The largest that the guest sends is a listing: 5,000 entries of five values."""
 DEEPEST = 32
+
+MESSAGE_VALUES = 200_000
+"""Of a Jupyter message or the body of a request: charts, tables and notebooks travel as JSON."""
+MESSAGE_DEEPEST = 100
 
 _STRING = re.compile(rb'"[^"]*"')
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
