@@ -213,7 +213,11 @@ class Opening:
             raise damaged("footer") from exc
 
 
-def _associated_data(identity: FileIdentity) -> bytes:
-    parts = [identity.conversation_id, identity.file_id, identity.kind, identity.name]
+def joined(*parts: str) -> bytes:
+    """Give texts as one, each behind its length: other texts give other bytes."""
     encoded = [part.encode("utf-8") for part in parts]
-    return MAGIC + b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+
+
+def _associated_data(identity: FileIdentity) -> bytes:
+    return MAGIC + joined(identity.conversation_id, identity.file_id, identity.kind, identity.name)
