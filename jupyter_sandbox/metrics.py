@@ -25,7 +25,7 @@ CODES = frozenset(
         *("is_a_directory", "not_a_file", "exists", "permission", "read_only", "no_space"),
         *("too_large", "link_loop", "name_too_long", "changed", "failed", "bad_request"),
         *("bad_range", "no_match", "many_matches", "not_encodable", "outside", "link"),
-        *("not_shared", "bad_name", "disk_full"),
+        *("not_shared", "bad_name", "disk_full", "not_kept"),
     )
 )
 REASONS = frozenset(

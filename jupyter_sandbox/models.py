@@ -29,6 +29,8 @@ class Limits:
     capacity_bytes: int = 5 * 1024**3
     write_bytes: int = 8 * 1024**2
     upload_bytes: int = 25_000_000
+    result_bytes: int = 256 * 1024**2
+    owner_result_bytes: int = 2 * 1024**3
     calls_at_once: int = 64
     calls_per_minute: int = 6000
     conversations_per_hour: int = 600
@@ -298,6 +300,7 @@ CallState = Literal["running", "finished", "cancelled", "lost"]
 class CallRecord:
     """A tool call as the database keeps it; ``result`` is the JSON of its ToolResult.
 
+    It is None while the call runs, and of one that is over when it is not kept any more.
     ``server`` is the process that runs it; ``timeout_seconds`` is what its command or cell has.
     """
 
@@ -444,16 +447,17 @@ class MessageRecord:
 
 @dataclass(frozen=True)
 class StoreUsage:
-    """What a conversation keeps in the store: uploads, and all versions of shared files."""
+    """What a conversation keeps: uploads, all versions of shared files; results and messages."""
 
     share_bytes: int = 0
     shares: int = 0
     upload_bytes: int = 0
     uploads: int = 0
+    result_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        """What counts for the capacity."""
+        """What counts for the capacity: the files."""
         return self.share_bytes + self.upload_bytes
 
 

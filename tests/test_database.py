@@ -25,6 +25,7 @@ from jupyter_sandbox.stores.migrating import migrate
 from jupyter_sandbox.stores.running_calls import RunningCalls
 from tests.claims import claim
 from tests.database_url import url_of
+from tests.sealed_rows import calls_of
 
 RESULT = {"is_error": False, "code": "ok", "content": [{"type": "text", "text": "hi \ud800 \0 ü"}]}
 
@@ -85,11 +86,11 @@ async def test_a_conversation_comes_back_as_it_was_made(tmp_path):
 async def test_everything_is_there_after_the_database_was_closed_and_opened(tmp_path):
     async with opened(tmp_path) as database:
         made = await one(database)
-        await database.begin_call(made.conversation_id, "c1", "bash")
-        await database.finish_call("c1", RESULT)
+        await calls_of(database).begin(made.conversation_id, "c1", "bash")
+        await calls_of(database).finish("c1", RESULT)
     async with opened(tmp_path) as database:
         assert await database.conversation(made.conversation_id) == made
-        call = await database.call(made.conversation_id, "c1")
+        call = await calls_of(database).get(made.conversation_id, "c1")
         assert call is not None
         assert call.result == RESULT
 
@@ -157,12 +158,12 @@ async def test_rename_touch_and_delete(tmp_path):
         record = await database.conversation(id)
         assert record is not None
         assert (record.title, record.used_at) == ("new", latest)
-        await database.begin_call(id, "c1", "bash")
+        await calls_of(database).begin(id, "c1", "bash")
         await database.add_share(a_share(id, 1))
         assert await database.delete_conversation(id)
         assert not await database.delete_conversation(id)
         assert await database.conversation(id) is None
-        assert await database.call(id, "c1") is None
+        assert await calls_of(database).get(id, "c1") is None
         assert await database.shares(id) == []
 
 
@@ -386,29 +387,29 @@ async def test_a_call_has_one_end(tmp_path):
     clock = Clock()
     async with opened(tmp_path, clock) as database:
         id = (await one(database)).conversation_id
-        begun = await database.begin_call(id, "c1", "bash")
+        begun = await calls_of(database).begin(id, "c1", "bash")
         assert begun is not None
-        assert await database.call(id, "c1") == begun
+        assert await calls_of(database).get(id, "c1") == begun
         clock.move(2.5)
-        assert await database.finish_call("c1", RESULT)
-        assert not await database.finish_call("c1", {}, "lost")
-        call = await database.call(id, "c1")
+        assert await calls_of(database).finish("c1", RESULT)
+        assert not await calls_of(database).finish("c1", {}, "lost")
+        call = await calls_of(database).get(id, "c1")
         assert call is not None
         assert (call.state, call.result) == ("finished", RESULT)
         assert call.finished_at == begun.started_at + timedelta(seconds=2.5)
-        assert await database.call("another", "c1") is None
-        assert not await database.finish_call("nobody", RESULT)
+        assert await calls_of(database).get("another", "c1") is None
+        assert not await calls_of(database).finish("nobody", RESULT)
 
 
 async def test_a_call_of_a_dead_server_is_taken_by_one_of_several(tmp_path):
     clock = Clock()
     async with opened(tmp_path, clock) as database, opened(tmp_path) as another:
         id = (await one(database)).conversation_id
-        await database.begin_call(id, "done", "bash", server="dead")
-        await database.finish_call("done", RESULT)
-        await database.begin_call(id, "old", "bash", server="dead", timeout_seconds=1200.0)
+        await calls_of(database).begin(id, "done", "bash", server="dead")
+        await calls_of(database).finish("done", RESULT)
+        await calls_of(database).begin(id, "old", "bash", server="dead", timeout_seconds=1200.0)
         clock.move(1)
-        await database.begin_call(id, "new", "python", server="first")
+        await calls_of(database).begin(id, "new", "python", server="first")
         rows = [RunningCalls(each.connections) for each in (database, another)]
         found = await rows[0].all()
         assert [(c.call_id, c.server, c.timeout_seconds) for c in found] == [
@@ -418,22 +419,22 @@ async def test_a_call_of_a_dead_server_is_taken_by_one_of_several(tmp_path):
         taken = [await rows[0].take(found[0], "first"), await rows[1].take(found[0], "second")]
         assert taken == [True, False]
         assert [c.server for c in await rows[1].all()] == ["first", "first"]
-        await database.finish_call("old", RESULT, "lost")
+        await calls_of(database).finish("old", RESULT, "lost")
         assert not await rows[0].take(replace(found[0], server="first"), "second")
 
 
 async def test_a_call_id_is_given_once(tmp_path):
     async with opened(tmp_path) as database:
         first, second = await one(database), (await database.create_conversation("b", ""))[0]
-        assert await database.begin_call(first.conversation_id, "c1", "bash") is not None
-        assert await database.begin_call(first.conversation_id, "c1", "bash") is None
-        assert await database.begin_call(second.conversation_id, "c1", "bash") is None
+        assert await calls_of(database).begin(first.conversation_id, "c1", "bash") is not None
+        assert await calls_of(database).begin(first.conversation_id, "c1", "bash") is None
+        assert await calls_of(database).begin(second.conversation_id, "c1", "bash") is None
 
 
 async def test_a_call_or_share_of_a_deleted_conversation_is_not_found(tmp_path):
     async with opened(tmp_path) as database:
         with pytest.raises(NotFound):
-            await database.begin_call("gone", "c1", "bash")
+            await calls_of(database).begin("gone", "c1", "bash")
         with pytest.raises(NotFound):
             await database.add_share(a_share("gone", 1))
 
@@ -564,7 +565,7 @@ async def test_errors_hide_what_was_stored(tmp_path):
             connection.execute("DROP TABLE calls")
             connection.commit()
         with pytest.raises(Unavailable) as caught:
-            await database.finish_call("c1", {"secret": "hunter2"})
+            await calls_of(database).finish("c1", {"secret": "hunter2"})
         assert caught.value.message == "the sandbox database does not answer"
         assert "hunter2" not in caught.value.detail
         assert await database.conversation(id) is not None  # it goes on
@@ -586,7 +587,7 @@ async def test_a_database_in_memory_works():
     database = Database("sqlite://")
     await database.open()
     made, _ = await database.create_conversation("alice", "", "k")
-    await database.begin_call(made.conversation_id, "c1", "bash")
-    assert await database.begin_call(made.conversation_id, "c1", "bash") is None
+    await calls_of(database).begin(made.conversation_id, "c1", "bash")
+    assert await calls_of(database).begin(made.conversation_id, "c1", "bash") is None
     assert await database.conversation(made.conversation_id) == made
     await database.close()

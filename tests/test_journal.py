@@ -21,6 +21,7 @@ from jupyter_sandbox.stores.database import Database
 from jupyter_sandbox.stores.message_records import Entry, MessageRecords
 from jupyter_sandbox.tools.call_messages import call_message, result_message
 from tests.database_url import url_of
+from tests.sealed_rows import messages_of
 
 LOG = logging.getLogger("test")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,7 +33,7 @@ async def opened(path: Path) -> AsyncIterator[tuple[Database, MessageRecords, st
     await database.open()
     try:
         record, _ = await database.create_conversation("alice", key="k")
-        yield database, MessageRecords(database.connections), record.conversation_id
+        yield database, messages_of(database), record.conversation_id
     finally:
         await database.close()
 
@@ -82,7 +83,7 @@ async def test_a_conversation_keeps_its_newest_messages_within_its_bounds(tmp_pa
     async with opened(tmp_path) as (database, _, conversation):
         size = len(an_entry(conversation).body)
         for most in ({"most_messages": 10}, {"most_bytes": 10 * size}):
-            records = MessageRecords(database.connections, **most)
+            records = messages_of(database, **most)
             for _ in range(5):
                 await records.append([an_entry(conversation)] * 5)
             page = await records.page(conversation, 0, 500)

@@ -29,6 +29,7 @@ from jupyter_sandbox.stores import schema
 from jupyter_sandbox.stores.database import Database
 from jupyter_sandbox.stores.place_records import PlaceRecords, Taking
 from tests.database_url import url_of
+from tests.sealed_rows import calls_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMITS = Lifecycle(live_per_user=5, running_per_user=3, live_total=20, running_total=10)
@@ -311,10 +312,10 @@ async def test_a_call_that_runs_in_any_process_is_seen_unless_it_must_be_over(tm
         a = await made(database, "alice")
         await database.set_state(a, "absent", "running")
         assert [each.has_call for each in await records.settled(600.0)] == [False]
-        await database.begin_call(a, "c1", "bash")
+        await calls_of(database).begin(a, "c1", "bash")
         assert [each.has_call for each in await records.settled(600.0)] == [True]
         assert [each.has_call for each in await records.settled(-1.0)] == [False]
-        await database.finish_call("c1", {})
+        await calls_of(database).finish("c1", {})
         assert [each.has_call for each in await records.settled(600.0)] == [False]
 
 

@@ -41,6 +41,8 @@ from ..conversations.shared_files import SharedFiles
 from ..conversations.state_counts import StateCounts
 from ..conversations.surroundings import Surroundings
 from ..conversations.sweeping import Sweeping
+from ..conversations.tidying import ROUND_SECONDS as TIDY_SECONDS
+from ..conversations.tidying import Tidying
 from ..conversations.uploads import Uploads
 from ..conversations.warm_pool import ROUND_SECONDS, WarmPool
 from ..directories import FILES as DIRECTORY_FILES
@@ -62,15 +64,19 @@ from ..services import Services
 from ..settings import SandboxEgress
 from ..stores.audit_log import MARK_NAME, AuditLog
 from ..stores.audit_records import AuditRecords
+from ..stores.call_records import CallRecords
 from ..stores.database import Database
 from ..stores.idle_records import IdleRecords
+from ..stores.kept_bytes import KeptBytes
 from ..stores.leases import Leases
 from ..stores.master_keys import ENVIRONMENT as MASTER_KEY_ENVIRONMENT
 from ..stores.master_keys import MasterKeys
 from ..stores.message_records import MessageRecords
 from ..stores.place_records import PlaceRecords
+from ..stores.plain_rows import PlainRows
 from ..stores.pool_records import PoolRecords
 from ..stores.room import Room
+from ..stores.row_seals import RowSeals
 from ..stores.server_marks import ServerMarks
 from ..stores.session_records import SessionRecords
 from ..stores.share_records import ShareRecords
@@ -181,9 +187,9 @@ async def let_go(services: Services) -> None:
     await services.way_out.stop()
     await services.contents.close()
     await services.uploads.close()
-    await services.files.close()
     await services.engine.close()
     await services.journal.close()
+    await services.files.close()
     await services.audit.close()
     await services.database.close()
     services.marks.clear()
@@ -263,7 +269,10 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
     records = UploadRecords(connections)
     pool_records = PoolRecords(connections, base.server_id)
     placing = Placing(sandboxes, database, records, vault, log)
-    messages = MessageRecords(connections)
+    seals = RowSeals(vault.keys)
+    kept = KeptBytes(limits.result_bytes, limits.owner_result_bytes)
+    call_records = CallRecords(connections, seals, kept, database.now)
+    messages = MessageRecords(connections, seals, kept)
     journal, message_feeds = Journal(messages, log), MessageFeeds(messages)
     journal.on_written = message_feeds.written
     place_records = PlaceRecords(connections, database.now)
@@ -286,7 +295,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
 
     # what handlers work with
     calls = Calls(
-        *(conversations, database, vault, journal, limits, log, audit),
+        *(conversations, database, call_records, vault, journal, limits, log, audit),
         *(marks.process_id, marks.is_alive, base.room),
     )
     uploads = Uploads(
@@ -318,6 +327,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         plan.runtime_dir: ("guest-*", "site-*"),
     }
     sweeping = Sweeping(database, records, vault, log, unfinished)
+    tidying = Tidying(connections, PlainRows(connections, seals), log)
     housekeeping = Housekeeping(Leases(connections), marks, log)
     for name, seconds, work, alone in (
         ("warm pool", ROUND_SECONDS, warm_pool.look, False),
@@ -332,6 +342,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         ("forget", _FORGET_SECONDS, conversations.forget_idle, False),
         ("note_uses", NOTE_SECONDS, idling.note_uses, False),
         ("idle", LOOK_SECONDS, idling.look, True),
+        ("tidy", TIDY_SECONDS, tidying.tidy, True),
     ):
         housekeeping.add(name, seconds, work, alone=alone)
     _fit_open_files(lifecycle.running_total, log)
@@ -345,7 +356,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         calls=calls,
         journal=journal,
         message_feeds=message_feeds,
-        notebooks=Notebooks(journal, database),
+        notebooks=Notebooks(journal, call_records),
         five_steps=FiveSteps(conversations, calls, database, vault, log),
         uploads=uploads,
         contents=contents,

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from .. import metrics
 from ..errors import InvalidRequest, LimitExceeded, NotFound, Unavailable
 from ..models import FileIdentity, JsonValue, Limits, UploadRecord
-from ..policy.capacity import decide_capacity
+from ..policy.capacity import decide_capacity, decide_count
 from ..policy.media import media_of
 from ..policy.names import decide_file_name
 from ..stores.database import Database
@@ -88,9 +88,12 @@ class Uploads:
         if not decision:
             raise InvalidRequest(f"Not uploaded: {decision.reason}.")
         usage = await self._database.usage(conversation_id)
-        decision = decide_capacity(usage.total_bytes, self._limits.capacity_bytes)
-        if not decision:
-            raise LimitExceeded(decision.reason, status=413)
+        for decision in (
+            decide_capacity(usage.total_bytes, self._limits.capacity_bytes),
+            decide_count(usage.uploads + usage.shares),
+        ):
+            if not decision:
+                raise LimitExceeded(decision.reason, status=413)
         if self._receiving.get(conversation_id, 0) >= _AT_ONCE:
             raise LimitExceeded(
                 f"{_AT_ONCE} uploads to this conversation are under way; wait for one to end.",

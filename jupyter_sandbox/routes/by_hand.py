@@ -75,6 +75,7 @@ class SandboxByHandHandler(ByHandHandler):
             "upload_bytes": usage.upload_bytes,
             "shares": usage.shares,
             "share_bytes": usage.share_bytes,
+            "result_bytes": usage.result_bytes,
         }
         self.answer(shape)
 

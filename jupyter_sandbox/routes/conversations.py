@@ -58,6 +58,7 @@ class ConversationHandler(SandboxHandler):
             "shares": usage.shares,
             "share_bytes": usage.share_bytes,
             "capacity_bytes": self.services.limits.capacity_bytes,
+            "result_bytes": usage.result_bytes,
         }
         self.answer(model)
 

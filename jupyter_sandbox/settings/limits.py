@@ -8,7 +8,7 @@ from traitlets import Float, Int, validate
 from traitlets.config import Configurable
 
 from ..models import Limits
-from .checks import require_not_negative, require_positive, require_within
+from .checks import require_at_least, require_not_negative, require_positive, require_within
 
 _MIB = 1024**2
 _GIB = 1024**3
@@ -41,6 +41,16 @@ class SandboxLimits(Configurable):
     upload_bytes = Int(
         25_000_000, help="Largest file that can be uploaded, in bytes; more is refused with 413."
     ).tag(config=True)
+    result_bytes = Int(
+        256 * _MIB,
+        help="Results and messages that are kept of one conversation, in bytes of the database. Of "
+        "more the oldest go, pictures first; the newest result stays.",
+    ).tag(config=True)
+    owner_result_bytes = Int(
+        2 * _GIB,
+        help="The same of all conversations of one user, at least `result_bytes`. Of more the "
+        "results and messages of the conversation that was used longest ago go.",
+    ).tag(config=True)
     calls_at_once = Int(
         64, help="Calls of one conversation that may run at the same time; more get 429."
     ).tag(config=True)
@@ -68,6 +78,14 @@ class SandboxLimits(Configurable):
     )
     def _positive(self, proposal: Any) -> Any:
         return require_positive(proposal)
+
+    @validate("result_bytes")
+    def _within_the_owners(self, proposal: Any) -> Any:
+        return require_within(proposal, 1, self.owner_result_bytes)
+
+    @validate("owner_result_bytes")
+    def _enough_for_one(self, proposal: Any) -> Any:
+        return require_at_least(proposal, self.result_bytes)
 
     @validate("calls_per_minute", "conversations_per_hour")
     def _not_negative(self, proposal: Any) -> Any:

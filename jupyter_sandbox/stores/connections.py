@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from sqlalchemy.pool import NullPool
 
 from ..errors import DiskFull, SandboxError, Unavailable
 from .database_file import DatabaseFile
+from .file_space import free_pages_later, give_back, rewrite_once
 from .migrating import bring_up_to_date
 
 T = TypeVar("T")
@@ -113,6 +114,11 @@ class Connections:
         Others wait meanwhile, so a reader is given a moment only. Other databases empty theirs.
         """
         return not self._sqlite or await self.run(_empty_log)
+
+    async def give_back(self) -> None:
+        """Give the room of what was deleted back to the disk; others get their turns meanwhile."""
+        while await self.run(give_back):
+            pass
 
     async def close(self) -> None:
         """Disconnect and end the threads, after the work that is under way. Twice is once."""
@@ -205,12 +211,13 @@ class Connections:
             single = _connect_sqlite(engine)
             try:
                 bring_up_to_date(single)
+                assert self._file is not None
+                rewrite_once(single, self._file.free_bytes())
             except BaseException:
                 single.close()
                 engine.dispose()
                 raise
             self._single = single
-            assert self._file is not None
             self._file.note()
         else:
             plain = sa.create_engine(
@@ -241,6 +248,22 @@ class Connections:
             if self._engine is not None:
                 self._engine.dispose()
         self._single = self._engine = None
+
+
+@contextlib.contextmanager
+def transaction(connection: sa.Connection) -> Iterator[None]:
+    """Do several statements as one, or none of them.
+
+    On SQLite it is a write from its beginning: what is read first is not overtaken.
+    """
+    begin = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN"
+    connection.exec_driver_sql(begin)
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
 
 
 def _parse(db_url: str) -> URL:
@@ -328,6 +351,7 @@ def _connect_sqlite(engine: sa.Engine) -> sa.Connection:
     connection = engine.connect()
     try:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+        free_pages_later(connection)
         connection.exec_driver_sql("PRAGMA foreign_keys = ON")
         # A deleted row is overwritten: the wrapped key of a deleted conversation must be gone.
         connection.exec_driver_sql("PRAGMA secure_delete = ON")

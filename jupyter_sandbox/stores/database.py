@@ -1,4 +1,4 @@
-"""The truth about conversations, their calls and their shared files.
+"""The truth about conversations and their shared files.
 
 It knows tables and nothing of sandboxes, users or HTTP; whose a conversation is, is for the caller
 to compare. The rule: every method is atomic, also against other processes on the same database, and
@@ -7,9 +7,8 @@ gives frozen records of ``models``. Errors of the database are ``Unavailable``.
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,9 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from ..errors import InvalidRequest, NotFound, Unavailable, VersionTaken
-from ..models import CallRecord, CallState, ConversationRecord, JsonValue, ShareRecord, StoreUsage
+from ..models import ConversationRecord, ShareRecord, StoreUsage
 from . import statements as sql
-from .connections import Connections
+from .connections import Connections, transaction
+from .kept_bytes import forget
 from .schema import from_microseconds, to_microseconds
 
 _TRIES = 50
@@ -153,8 +153,15 @@ class Database:
         return await self._change(sql.RENAME, {"id": conversation_id, "new_title": title})
 
     async def delete_conversation(self, conversation_id: str) -> bool:
-        """Delete a conversation with its calls and shares; False if there is none."""
-        return await self._change(sql.DELETE_CONVERSATION, {"id": conversation_id})
+        """Delete a conversation with its calls, messages and shares; False if there is none."""
+        values = {"id": conversation_id}
+
+        def work(connection: sa.Connection) -> bool:
+            with transaction(connection):
+                forget(connection, conversation_id)
+                return connection.execute(sql.DELETE_CONVERSATION, values).rowcount > 0
+
+        return await self._connections.run(work)
 
     # --- who provisions (taken in ``place_records.py``), and states
 
@@ -250,112 +257,6 @@ class Database:
     async def add_notice(self, conversation_id: str, notice: str) -> bool:
         """Add a sentence for the next result; False if there is no such conversation."""
         return await self._change(sql.ADD_NOTICE, {"id": conversation_id, "new_notice": notice})
-
-    # --- calls
-
-    async def begin_call(
-        self,
-        conversation_id: str,
-        call_id: str,
-        tool: str,
-        *,
-        server: str = "",
-        timeout_seconds: float | None = None,
-    ) -> CallRecord | None:
-        """Record a call that begins; None if there is one of this id, in any conversation.
-
-        ``server`` is the process that runs it. ``NotFound`` if the conversation was deleted.
-        """
-        call = CallRecord(
-            call_id,
-            conversation_id,
-            tool,
-            "running",
-            self._clock(),
-            server=server,
-            timeout_seconds=timeout_seconds,
-        )
-        values = {
-            "call_id": call_id,
-            "conversation_id": conversation_id,
-            "tool": tool,
-            "state": "running",
-            "started_at": to_microseconds(call.started_at),
-            "finished_at": None,
-            "result": None,
-            "server": server,
-            "timeout_seconds": timeout_seconds,
-        }
-
-        def work(connection: sa.Connection) -> CallRecord | None:
-            try:
-                connection.execute(sql.INSERT_CALL, values)
-            except IntegrityError:
-                _require_conversation(connection, conversation_id)
-                return None
-            return call
-
-        return await self._connections.run(work)
-
-    async def finish_call(
-        self, call_id: str, result: Mapping[str, JsonValue], state: CallState = "finished"
-    ) -> bool:
-        """Record how a call ended; False if it was not running: its first end stays."""
-        finished_at = to_microseconds(self._clock())
-
-        def work(connection: sa.Connection) -> bool:
-            values = {
-                "id": call_id,
-                "new_state": state,
-                "new_finished_at": finished_at,
-                "new_result": json.dumps(result, separators=(",", ":")),  # in the thread: it is big
-            }
-            return connection.execute(sql.FINISH_CALL, values).rowcount > 0
-
-        return await self._connections.run(work)
-
-    async def add_calls(self, calls: Sequence[CallRecord]) -> None:
-        """Record calls that are over already, all or none; not those of deleted conversations."""
-
-        def work(connection: sa.Connection) -> None:
-            rows = [
-                {
-                    "new_call_id": call.call_id,
-                    "new_conversation_id": call.conversation_id,
-                    "new_tool": call.tool,
-                    "new_state": call.state,
-                    "new_started_at": to_microseconds(call.started_at),
-                    "new_finished_at": to_microseconds(call.finished_at or call.started_at),
-                    "new_result": json.dumps(call.result, separators=(",", ":")),
-                    "new_server": call.server,
-                    "new_timeout_seconds": call.timeout_seconds,
-                }
-                for call in calls
-            ]
-            connection.exec_driver_sql("BEGIN")  # one commit for all: the commit is the cost
-            try:
-                connection.execute(sql.ADD_CALL, rows)
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
-                raise
-
-        await self._connections.run(work)
-
-    async def call(self, conversation_id: str, call_id: str) -> CallRecord | None:
-        """Give a call of this conversation; None if there is none."""
-        values = {"id": call_id, "conversation_id": conversation_id}
-
-        def work(connection: sa.Connection) -> CallRecord | None:
-            row = connection.execute(sql.SELECT_CALL, values).first()
-            return None if row is None else call_of(row)
-
-        return await self._connections.run(work)
-
-    async def running_calls(self, conversation_id: str) -> list[CallRecord]:
-        """Give the calls without an end, oldest first: after a crash, those to look for."""
-        rows = await self._all(sql.SELECT_RUNNING_CALLS, {"conversation_id": conversation_id})
-        return [call_of(row) for row in rows]
 
     # --- shares
 
@@ -473,22 +374,6 @@ def conversation_of(row: Any) -> ConversationRecord:
         if values[name] is not None:
             values[name] = from_microseconds(values[name])
     return ConversationRecord(**values)
-
-
-def call_of(row: Any) -> CallRecord:
-    """Give the call of a row."""
-    finished_at, result = row.finished_at, row.result
-    return CallRecord(
-        call_id=row.call_id,
-        conversation_id=row.conversation_id,
-        tool=row.tool,
-        state=row.state,
-        started_at=from_microseconds(row.started_at),
-        finished_at=None if finished_at is None else from_microseconds(finished_at),
-        result=None if result is None else json.loads(result),
-        server=row.server,
-        timeout_seconds=row.timeout_seconds,
-    )
 
 
 def _share(row: Any) -> ShareRecord:

@@ -34,6 +34,10 @@ KEY_BYTES = 32
 _MOST_BYTES = 65536
 
 
+class KeyUnusable(Unavailable):
+    """A wrapped key that this keyring does not open: a matter of one conversation, not of all."""
+
+
 class MasterKeys:
     """A keyring, the newest key first.
 
@@ -69,7 +73,7 @@ class MasterKeys:
 
         Raises
         ------
-        Unavailable
+        KeyUnusable
             The keyring does not have that key, or it is another.
         """
         if key_id not in self._keys:
@@ -77,13 +81,13 @@ class MasterKeys:
         try:
             return aes_key_unwrap(self._keys[key_id], wrapped)
         except KeyError:
-            raise Unavailable(
+            raise KeyUnusable(
                 "the stored files of this conversation cannot be opened: they were encrypted "
                 "under another master key. An administrator can add it to the keyring again",
                 detail=f"no master key {key_id}",
             ) from None
         except InvalidUnwrap as exc:
-            raise Unavailable(
+            raise KeyUnusable(
                 "the stored files of this conversation cannot be opened: its key is damaged",
                 detail=f"master key {key_id}",
             ) from exc

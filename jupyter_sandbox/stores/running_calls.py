@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from ..models import CallRecord
+from .call_records import call_of
 from .connections import Connections
-from .database import call_of
 from .schema import calls
 
 _MOST = 1000  # of one look; the next look finds the rest

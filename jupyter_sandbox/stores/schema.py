@@ -64,6 +64,9 @@ calls = sa.Table(
     # The process that runs it, as ``ServerMarks`` names it.
     sa.Column("server", sa.String(64), nullable=False, server_default=""),
     sa.Column("timeout_seconds", sa.Float, nullable=True),
+    # ``result`` is of an earlier version, in plain. One that is over and has neither is not kept.
+    sa.Column("sealed_result", sa.LargeBinary, nullable=True),
+    sa.Column("sealed_pictures", sa.LargeBinary, nullable=True),
     sa.Index("calls_by_conversation", "conversation_id", "started_at"),
     # A few rows at any time: calls that are short are written when they are over.
     sa.Index(
@@ -71,6 +74,13 @@ calls = sa.Table(
         "conversation_id",
         sqlite_where=sa.text("state = 'running'"),
         postgresql_where=sa.text("state = 'running'"),
+    ),
+    # Empty once all are sealed.
+    sa.Index(
+        "calls_plain",
+        "conversation_id",
+        sqlite_where=sa.text("result IS NOT NULL"),
+        postgresql_where=sa.text("result IS NOT NULL"),
     ),
 )
 
@@ -140,9 +150,38 @@ messages = sa.Table(
     sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),  # "" where it is sealed
     # Bytes of this body and all before it, also of those that are no longer kept.
     sa.Column("upto_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sealed_body", sa.LargeBinary, nullable=True),
+    sa.Index(
+        "messages_plain",
+        "conversation_id",
+        sqlite_where=sa.text("body != ''"),
+        postgresql_where=sa.text("body != ''"),
+    ),
+)
+
+kept_bytes = sa.Table(  # of calls and messages, with their rows: changed together with them
+    "kept_bytes",
+    metadata,
+    sa.Column(
+        "conversation_id",
+        sa.String(36),
+        sa.ForeignKey("conversations.conversation_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Index("kept_bytes_by_owner", "owner"),
+)
+
+kept_bytes_of_owners = sa.Table(
+    "kept_bytes_of_owners",
+    metadata,
+    sa.Column("owner", sa.String(255), primary_key=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
 )
 
 pool_sandboxes = sa.Table(

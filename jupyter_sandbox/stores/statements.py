@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from .schema import calls, conversations, shares, uploads
+from .schema import conversations, kept_bytes, shares, uploads
 
 c = conversations.c
 _ID = c.conversation_id == bindparam("id")
@@ -77,10 +77,14 @@ GIVE_UP_CLAIM = (
 SET_INTENT = sa.update(conversations).where(_CLAIMED).values(sandbox_id=_param("sandbox_id"))
 
 
+_MOST_NOTICE = 8000  # characters: what is told after hundreds of rests that no call came between
+
+
 def _more_notice(added: sa.BindParameter[Any]) -> sa.ColumnElement[str]:
-    """Give the notice with another one behind it, on a line of its own."""
+    """Give the notice with another one behind it, on a line of its own; as it is if it is long."""
     joined = c.notice.concat("\n").concat(added)
-    return sa.case((added == "", c.notice), (c.notice == "", added), else_=joined)
+    is_full = sa.func.length(c.notice) > _MOST_NOTICE
+    return sa.case((sa.or_(added == "", is_full), c.notice), (c.notice == "", added), else_=joined)
 
 
 SET_RUNNING = (
@@ -118,28 +122,6 @@ ADD_NOTICE = (
     .values(notice=_more_notice(bindparam("new_notice", type_=sa.Text)))
 )
 
-# --- calls
-INSERT_CALL = sa.insert(calls)
-ADD_CALL = sa.insert(calls).from_select(
-    calls.c.keys(),
-    sa.select(*(bindparam(f"new_{column.name}", type_=column.type) for column in calls.c)).where(
-        sa.exists().where(c.conversation_id == bindparam("new_conversation_id"))
-    ),
-)
-FINISH_CALL = (
-    sa.update(calls)
-    .where(calls.c.call_id == bindparam("id"), calls.c.state == "running")
-    .values(state=_param("state"), finished_at=_param("finished_at"), result=_param("result"))
-)
-SELECT_CALL = sa.select(calls).where(
-    calls.c.call_id == bindparam("id"), calls.c.conversation_id == bindparam("conversation_id")
-)
-SELECT_RUNNING_CALLS = (
-    sa.select(calls)
-    .where(calls.c.conversation_id == bindparam("conversation_id"), calls.c.state == "running")
-    .order_by(calls.c.started_at, calls.c.call_id)
-)
-
 # --- shares
 _same_path = sa.and_(
     shares.c.conversation_id == bindparam("conversation_id"), shares.c.path == bindparam("path")
@@ -175,4 +157,11 @@ def _sum_and_count(table: sa.Table) -> list[sa.ScalarSelect[Any]]:
     ]
 
 
-SELECT_USAGE = sa.select(*_sum_and_count(shares), *_sum_and_count(uploads))
+_kept = sa.select(kept_bytes.c.size_bytes).where(
+    kept_bytes.c.conversation_id == bindparam("conversation_id")
+)
+SELECT_USAGE = sa.select(
+    *_sum_and_count(shares),
+    *_sum_and_count(uploads),
+    sa.func.coalesce(_kept.scalar_subquery(), 0),
+)

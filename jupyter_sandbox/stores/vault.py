@@ -74,6 +74,11 @@ class Vault:
     def __repr__(self) -> str:
         return f"<Vault {self.blobs!r}>"
 
+    @property
+    def keys(self) -> ConversationKeys:
+        """The keys of conversations, which seal their rows in the database, too."""
+        return self._keys
+
     def sink(self, identity: FileIdentity, max_bytes: int) -> VaultSink:
         """Give what takes a new file of at most ``max_bytes``."""
         kept = self._remember

@@ -227,9 +227,14 @@ class Opening:
             raise damaged("footer") from exc
 
 
+def joined(*parts: str) -> bytes:
+    """Give texts as one, each behind its length: other texts give other bytes."""
+    encoded = [part.encode("utf-8") for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+
+
 def _associated_data(identity: FileIdentity, magic: bytes = MAGIC) -> bytes:
     parts = [identity.conversation_id, identity.file_id, identity.kind, identity.name]
     if magic == MAGIC:
         parts.append(str(identity.version))
-    encoded = [part.encode("utf-8") for part in parts]
-    return magic + b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    return magic + joined(*parts)

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import metrics
 from ..models import CallRecord, CallState, JsonValue
+from .kept_results import kept_result
 
 
 class Call:
@@ -62,7 +63,7 @@ class Call:
         call.recording = asyncio.get_running_loop().create_future()
         call.recording.set_result(stored)
         if stored.state != "running":
-            call.result, call.state = dict(stored.result or {}), stored.state
+            call.result, call.state = kept_result(stored), stored.state
             call.done.set_result(None)
         return call
 

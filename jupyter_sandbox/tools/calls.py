@@ -31,6 +31,7 @@ from ..errors import (
 )
 from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResult
 from ..stores.audit_log import AuditLog
+from ..stores.call_records import CallRecords
 from ..stores.database import Database
 from ..stores.file_store import FileStore
 from ..stores.room import Room
@@ -38,6 +39,7 @@ from .call import Call
 from .call_messages import call_message, file_messages, result_message
 from .capacity import Capacity
 from .context import ToolContext
+from .kept_results import kept_result
 from .registry import Prepared, prepare
 from .resuming import LOST, RESUMABLE, Resuming
 from .run import error_result, run_prepared, unforeseen_result, with_notice
@@ -67,6 +69,7 @@ class Calls:
         self,
         conversations: Conversations,
         database: Database,
+        records: CallRecords,
         shares: FileStore,
         journal: Journal,
         limits: Limits,
@@ -79,6 +82,7 @@ class Calls:
         self._room = room
         self._conversations = conversations
         self._database = database
+        self._records = records
         self._shares = shares
         self._journal = journal
         self._limits = limits
@@ -87,7 +91,7 @@ class Calls:
         self._audit = audit
         self._server = server
         self._resuming = Resuming(
-            *(self, conversations, database, journal, limits, log, server, is_alive)
+            *(self, conversations, database, records, journal, limits, log, server, is_alive)
         )
         self.take_over = self._resuming.take_over
         self._live: dict[tuple[str, str], Call] = {}
@@ -281,7 +285,7 @@ class Calls:
         if call.tool in RESUMABLE:
             asked = (call.arguments or {}).get("timeout_seconds")
             seconds = float(asked) if asked else self._limits.command_seconds
-        return await self._database.begin_call(
+        return await self._records.begin(
             *(call.conversation_id, call.call_id, call.tool),
             server=self._server,
             timeout_seconds=seconds,
@@ -364,7 +368,7 @@ class Calls:
             return
         try:
             await call.recording
-            is_first = await self._database.finish_call(call.call_id, shape, call.end_state)
+            is_first = await self._records.finish(call.call_id, shape, call.end_state)
             if is_first and call.arguments is None:  # else another process has told its end
                 self._tell(call, told)
         except SandboxError as exc:
@@ -401,7 +405,7 @@ class Calls:
         finally:
             calls, self._short, self._recorder = self._short, [], None
             try:
-                await self._database.add_calls([call.to_record() for call in calls])
+                await self._records.add([call.to_record() for call in calls])
             except SandboxError as exc:
                 self._log.warning("%d calls: not recorded: %s %s", len(calls), exc, exc.detail)
             for call in calls:
@@ -413,7 +417,7 @@ class Calls:
             raise InvalidRequest("call_id: must be a UUID, in lower case with hyphens.", status=400)
         known = self._live.get((record.conversation_id, call_id))
         if known is None:
-            stored = await self._database.call(record.conversation_id, call_id)
+            stored = await self._records.get(record.conversation_id, call_id)
             if stored is None:
                 return None
             known = Call.of(stored)
@@ -428,7 +432,7 @@ class Calls:
         return known
 
     async def _stored(self, record: ConversationRecord, call_id: str) -> CallRecord:
-        stored = await self._database.call(record.conversation_id, call_id)
+        stored = await self._records.get(record.conversation_id, call_id)
         if stored is None:
             raise NotFound("There is no such call.")
         return stored
@@ -447,4 +451,4 @@ def _stored_json(stored: CallRecord) -> dict[str, JsonValue]:
     }
     if stored.finished_at is not None:
         shape["finished_at"] = stored.finished_at.isoformat()
-    return {**shape, **(stored.result or {})}
+    return {**shape, **(kept_result(stored) if stored.state != "running" else {})}

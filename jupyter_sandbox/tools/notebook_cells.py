@@ -52,6 +52,12 @@ class Cells:
         else:
             self._markdown(name, f"> {plain_markdown(str(message.get('text', '')))}")
 
+    def add_gap(self, count: int) -> None:
+        """Say that so many messages before the first are not kept any more."""
+        self._markdown(
+            "gap", f"> {count:,} earlier messages of this conversation are no longer kept."
+        )
+
     def _add_call(self, message: Mapping[str, Any]) -> None:
         call_id = str(message["call_id"])
         if message["description"]:
@@ -175,7 +181,9 @@ def _image(image: Mapping[str, Any]) -> dict[str, Any]:
     if "data" in image:
         data[str(image["media_type"])] = image["data"]
     else:
-        data["text/plain"] = f"[{image.get('media_type')}, {image.get('size_bytes'):,} bytes]"
+        gone = "" if image.get("kept", True) else ", no longer kept"
+        size = f"{image.get('size_bytes'):,} bytes{gone}"
+        data["text/plain"] = f"[{image.get('media_type')}, {size}]"
     return {"output_type": "display_data", "data": data, "metadata": {}}
 
 

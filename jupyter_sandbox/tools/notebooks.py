@@ -16,7 +16,7 @@ import nbformat
 from ..conversations.journal import Journal
 from ..models import ConversationRecord, JsonValue, MessageRecord
 from ..sandbox.kernel_manager import KERNEL_NAME, kernel_spec
-from ..stores.database import Database
+from ..stores.call_records import CallRecords
 from .notebook_cells import Cells, clean
 
 _PAGE = 100
@@ -29,9 +29,9 @@ ToJson = Callable[[MessageRecord], dict[str, JsonValue]]
 class Notebooks:
     """Makes the notebooks of all conversations."""
 
-    def __init__(self, journal: Journal, database: Database) -> None:
+    def __init__(self, journal: Journal, calls: CallRecords) -> None:
         self._journal = journal
-        self._database = database
+        self._calls = calls
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     def __repr__(self) -> str:
@@ -51,10 +51,12 @@ class Notebooks:
                 page = await self._journal.page(record.conversation_id, after, _PAGE)
                 if not page.messages:
                     break
+                if not after and page.first > 1:
+                    cells.add_gap(page.first - 1)
                 found: list[tuple[dict[str, JsonValue], list[dict[str, JsonValue]]]] = []
                 for message in page.messages:
                     images = await self._images(record.conversation_id, message, left)
-                    left -= sum(len(str(image["data"])) for image in images)
+                    left -= sum(len(str(image.get("data", ""))) for image in images)
                     found.append((to_json(message), images))
                 await asyncio.to_thread(_add_all, cells, found)
                 after = page.messages[-1].seq
@@ -65,22 +67,23 @@ class Notebooks:
     ) -> list[dict[str, JsonValue]]:
         """Give the images of a result, as many as there is room for; they are in the call."""
         content = message.body.get("content")
-        if message.kind != "result" or not isinstance(content, list) or not _has_image(content):
+        if message.kind != "result" or not isinstance(content, list) or not _images_of(content):
             return []
-        call = await self._database.call(conversation_id, str(message.body["call_id"]))
-        parts = (call.result or {}).get("content") if call is not None else None
+        call = await self._calls.get(conversation_id, str(message.body["call_id"]))
+        if call is None or call.result is None:
+            return [{**image, "kept": False} for image in _images_of(content)]
         images: list[dict[str, JsonValue]] = []
-        for part in parts if isinstance(parts, list) else []:
-            if isinstance(part, dict) and part.get("type") == "image":
-                left -= len(str(part["data"]))
-                if left < 0:
-                    break
-                images.append(part)
+        for image in _images_of(call.result.get("content")):
+            left -= len(str(image.get("data", "")))
+            if left < 0:
+                break
+            images.append(image if "data" in image else {**image, "kept": False})
         return images
 
 
-def _has_image(content: list[JsonValue]) -> bool:
-    return any(isinstance(part, dict) and part.get("type") == "image" for part in content)
+def _images_of(content: JsonValue) -> list[dict[str, JsonValue]]:
+    parts = content if isinstance(content, list) else []
+    return [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
 
 
 def _add_all(

@@ -21,6 +21,7 @@ from ..conversations.states import State
 from ..errors import AccessError, SandboxError, ToolError, Unavailable
 from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResult
 from ..sandbox.sandbox import Sandbox
+from ..stores.call_records import CallRecords
 from ..stores.database import Database
 from ..stores.running_calls import RunningCalls
 from .bash import bash_result
@@ -96,6 +97,7 @@ class Resuming:
         calls: RunsCalls,
         conversations: Conversations,
         database: Database,
+        records: CallRecords,
         journal: Journal,
         limits: Limits,
         log: logging.Logger,
@@ -105,6 +107,7 @@ class Resuming:
         self._calls = calls
         self._conversations = conversations
         self._database = database
+        self._records = records
         self._rows = RunningCalls(database.connections)
         self._journal = journal
         self._limits = limits
@@ -220,7 +223,7 @@ class Resuming:
 
     async def _lose(self, call: Call, stored: CallRecord, text: str) -> None:
         shape: dict[str, JsonValue] = error_result(ToolError(text, code="lost")).to_json()
-        if await self._database.finish_call(stored.call_id, shape, "lost"):
+        if await self._records.finish(stored.call_id, shape, "lost"):
             message = result_message(stored.call_id, stored.tool, "lost", shape)
             self._journal.add(stored.conversation_id, "result", message)
         self._log.info("call %s (%s) is lost", stored.call_id, stored.tool)

@@ -23,7 +23,7 @@ from ..errors import (
     VersionTaken,
 )
 from ..models import Content, FileCard, FileIdentity, ShareRecord, TextContent, ToolResult
-from ..policy.capacity import decide_capacity
+from ..policy.capacity import decide_capacity, decide_count
 from ..policy.media import media_of
 from ..policy.names import decide_file_name
 from ..sandbox.link import GuestError
@@ -56,8 +56,11 @@ class ShareFilesArguments:
 
 async def run(context: ToolContext, arguments: ShareFilesArguments) -> ToolResult:
     """Share each file; give a card for each path."""
-    room = context.limits.capacity_bytes
-    room -= (await context.database.usage(context.conversation_id)).total_bytes
+    usage = await context.database.usage(context.conversation_id)
+    room = context.limits.capacity_bytes - usage.total_bytes
+    decision = decide_count(usage.uploads + usage.shares)
+    if not decision:
+        raise LimitExceeded(decision.reason, status=413)
     cards: list[FileCard] = []
     for path in dict.fromkeys(arguments.paths):
         try:

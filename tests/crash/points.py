@@ -47,6 +47,7 @@ class Point:
 
 _HERE = "jupyter_sandbox"
 _DATABASE = f"{_HERE}.stores.database:Database"
+_CALLS = f"{_HERE}.stores.call_records:CallRecords"
 _SANDBOXES = f"{_HERE}.sandbox.sandboxes:Sandboxes"
 _CONVERSATION = f"{_HERE}.conversations.conversation:Conversation"
 _IDLE = f"{_HERE}.stores.idle_records:IdleRecords"
@@ -268,22 +269,22 @@ _SHARING = [
 _CALLING = [
     *_of(
         "command",
-        ("not written down", f"{_DATABASE}.begin_call", "before"),
-        ("written down", f"{_DATABASE}.begin_call", "after"),
-        ("ended, result not written down", f"{_DATABASE}.finish_call", "before"),
-        ("result written down", f"{_DATABASE}.finish_call", "after"),
+        ("not written down", f"{_CALLS}.begin", "before"),
+        ("written down", f"{_CALLS}.begin", "after"),
+        ("ended, result not written down", f"{_CALLS}.finish", "before"),
+        ("result written down", f"{_CALLS}.finish", "after"),
     ),
     *_of(
         "cell",
-        ("running", f"{_DATABASE}.begin_call", "after"),
-        ("ended, result not written down", f"{_DATABASE}.finish_call", "before"),
+        ("running", f"{_CALLS}.begin", "after"),
+        ("ended, result not written down", f"{_CALLS}.finish", "before"),
     ),
     *_of(
         "first_cell", ("kernel being started", f"{_HERE}.sandbox.relay:KernelRelay.start", "after")
     ),
     *_of(
         "short_command",
-        ("answered, not written down", f"{_DATABASE}.add_calls", "before"),
+        ("answered, not written down", f"{_CALLS}.add", "before"),
         engines=_BUBBLEWRAP,
     ),
 ]

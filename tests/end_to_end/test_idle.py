@@ -305,7 +305,7 @@ class TestWithOneEngine:
         clock = await IdleClock.of(app)
         clock.pass_time(QUARTER - 300)
         # As a server leaves it that is killed: recorded, and nobody in this process follows it.
-        await clock.services.database.begin_call(conversation, "0" * 36, "bash")
+        await clock.services.calls._records.begin(conversation, "0" * 36, "bash")
         clock.pass_time(400)
         await clock.look()
         clock.pass_time(20)

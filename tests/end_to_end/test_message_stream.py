@@ -18,7 +18,8 @@ from jupyter_sandbox.conversations import message_feeds
 from jupyter_sandbox.conversations.journal import Journal
 from jupyter_sandbox.routes import messages as messages_route
 from jupyter_sandbox.stores.database import Database
-from jupyter_sandbox.stores.message_records import MessageRecords
+from jupyter_sandbox.stores.master_keys import load_master_keys
+from tests.sealed_rows import messages_of
 
 LOG = logging.getLogger("test")
 MISSING = "00000000-0000-4000-8000-000000000000"
@@ -135,7 +136,8 @@ async def test_whatever_is_cut_nothing_is_missing_and_nothing_comes_twice(listen
     url = f"sqlite:///{server_dir / 'data' / 'sandbox.db'}"
     database = Database(url)  # as another server process has it
     await database.open()
-    other = Journal(MessageRecords(database.connections), LOG)
+    master = load_master_keys(server_dir / "data" / "master.key", {})
+    other = Journal(messages_of(database, master=master), LOG)
     rng = random.Random(7)
     total = 150
 
@@ -203,7 +205,8 @@ async def test_who_loses_access_hears_no_more(listen, server_dir):
     (server_dir / "data" / "policy.json").write_text(json.dumps(app_journal))
     database = Database(f"sqlite:///{server_dir / 'data' / 'sandbox.db'}")
     await database.open()
-    other = Journal(MessageRecords(database.connections), LOG)
+    master = load_master_keys(server_dir / "data" / "master.key", {})
+    other = Journal(messages_of(database, master=master), LOG)
     await other.put(conversation, "notice", {"text": "two"})
     assert await read(client) is None
     assert client.close_code == 1008

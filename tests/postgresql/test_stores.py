@@ -16,12 +16,13 @@ import sqlalchemy as sa
 
 from jupyter_sandbox.errors import Unavailable
 from jupyter_sandbox.stores.database import Database
+from tests.sealed_rows import calls_of
 
 ROOT = Path(__file__).parents[2]
 FILES = (
     *("test_database.py", "test_places.py", "test_pool_records.py", "test_session_records.py"),
     *("test_housekeeping.py", "test_journal.py", "test_audit.py", "test_directories.py"),
-    *("test_vault.py", "faults/test_clock_faults.py"),
+    *("test_vault.py", "test_kept_bytes.py", "faults/test_clock_faults.py"),
     "test_audit_tail.py::test_rows_go_with_their_age_and_what_is_left_is_whole",
     "test_audit_tail.py::test_a_log_of_an_earlier_release_goes_on_and_is_sealed_from_then_on",
     "test_older_versions.py::test_every_version_opens_as_the_one_that_it_is",
@@ -72,7 +73,7 @@ async def test_what_it_says_of_a_failure_has_no_stored_value(cluster):
             connection.exec_driver_sql("DROP TABLE calls")
         other.dispose()
         with pytest.raises(Unavailable, match="the sandbox database failed") as caught:
-            await database.finish_call("c1", {"secret": "hunter2"})
+            await calls_of(database).finish("c1", {"secret": "hunter2"})
         assert "hunter2" not in caught.value.detail
     finally:
         await database.close()
