@@ -24,7 +24,8 @@ $(VENV)/.ready: pyproject.toml
 	$(PY) -m pip install --quiet -e '.[dev,demo]'
 	touch $@
 
-run: $(VENV)/.ready $(if $(shell command -v npm),$(PDFJS))
+run: $(VENV)/.ready
+	@$(MAKE) -s --no-print-directory $(PDFJS) || echo 'Without the viewer: PDF files can be downloaded only.'
 	@echo 'The server starts; in another terminal:  export JUPYTER_TOKEN=$(TOKEN)'
 	@JUPYTER_TOKEN=$(TOKEN) $(VENV)/bin/jupyter server --no-browser --ip=127.0.0.1 --port=$(PORT) \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)

@@ -229,7 +229,7 @@ PARSERS = (
         ("policy.access_text", "routes.policy"),
         "host",
         SERVER,
-        "64 KiB",
+        "1 MiB",
         ("policy_text",),
     ),
     Parser(
