@@ -11,6 +11,7 @@
     ├── InvalidRequest                the caller: a malformed body or query (400 / 422)
     ├── LimitExceeded                 the user or an administrator: capacity, size, rate (413 / 429)
     └── Unavailable                   nobody now: engine, guest, start timeout (502 / 503 / 504)
+        └── Misconfigured               an administrator: a wrong setting, policy or directory (503)
 
 Anything else is a bug of ours: 500 with an id that also stands in the log. Errors of libraries are
 translated where the library is called (``raise ... from exc``). ``HTTPError`` lives in ``routes/``.
@@ -18,6 +19,7 @@ translated where the library is called (``raise ... from exc``). ``HTTPError`` l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -145,3 +147,23 @@ class Unavailable(SandboxError):
         super().__init__(message, detail=detail)
         self.status = status
         self.retry_after_seconds = retry_after_seconds
+
+
+class Misconfigured(Unavailable):
+    """A setting, the policy file or a directory that is not right: nothing is served (503).
+
+    Parameters
+    ----------
+    problems : sequence of str
+        What is wrong, where (file, line, path) and what to do; for the log and administrators.
+    """
+
+    code = "misconfigured"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(
+            "The sandbox is not configured correctly: ask your administrator.",
+            status=503,
+            retry_after_seconds=60,
+        )
+        self.problems = tuple(problems)
