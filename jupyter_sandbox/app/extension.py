@@ -2,6 +2,10 @@
 
 They are built (``building.py``) on the loop at the server's start, or by the first request,
 whichever is earlier, so that an engine that is slow or down delays no page.
+
+The rule: with a wrong setting, a wrong policy file or a directory that cannot be used nothing is
+built, and every route says so. Jupyter takes an extension that fails while it is linked or loaded
+for one with default settings, or for none; so nothing raises there (``settings/problems.py``).
 """
 
 from __future__ import annotations
@@ -16,18 +20,19 @@ from jupyter_server.auth import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Enum, Float, TraitError, Unicode, default
+from traitlets import Bool, Enum, Float, Unicode, default
 from traitlets import Callable as TraitCallable
 from traitlets import Set as TraitSet
+from traitlets.config.loader import Config
 
-from ..directories import (
-    choose_runtime_dir,
-)
+from ..conversations.access_file import AccessFile
+from ..directories import DATA_NAMES, RUNTIME_NAMES, choose_runtime_dir, find_problem
 from ..engines.bubblewrap import BubblewrapEngine
 from ..engines.docker import DockerEngine
+from ..engines.records import Records
 from ..engines.selection import Choice, choose
-from ..errors import Unavailable
-from ..models import Caller
+from ..errors import Misconfigured, Unavailable
+from ..models import Caller, Limits
 from ..policy.access_text import POLICY_NAME
 from ..policy.certificates import BundleRefused
 from ..policy.ownership import CONSTANT_OWNER, owner_of
@@ -41,6 +46,15 @@ from ..settings import (
     SandboxPreviews,
     SandboxResources,
 )
+from ..settings.problems import (
+    find_misplaced,
+    find_unread_files,
+    find_wrong_names,
+    find_wrong_values,
+    place_of,
+    why_wrong,
+)
+from ..stores.connections import why_wrong_url
 from .building import Plan, build, let_go
 
 _FIRST_CALL = """the first call to a sandbox:
@@ -106,7 +120,7 @@ class SandboxApp(ExtensionApp):
         "sandbox can act as the user on this server. Only the bounds of size stay.",
     ).tag(config=True)
     start_timeout_seconds = Float(
-        60.0, help="How long a new sandbox may take until its guest answers, in seconds."
+        60.0, min=0.1, help="How long a new sandbox may take until its guest answers, in seconds."
     ).tag(config=True)
     extra_ca_bundle = Unicode(
         help="PEM file of certificate authorities that programs in sandboxes trust besides the "
@@ -123,8 +137,8 @@ class SandboxApp(ExtensionApp):
 
     policy_file = Unicode(
         help="File of flags and grants: JSON that switches the sandbox on or off and gives or "
-        "takes chat access by user or group. A change counts at once. Default: `policy.json` in "
-        "`data_dir`; without that file the sandbox is on, for everybody."
+        "takes chat access by user or group. A change counts at once. One that is named here must "
+        "exist. Default: `policy.json` in `data_dir`; without it the sandbox is on, for everybody."
     ).tag(config=True)
     administrators = TraitSet(
         Unicode(),
@@ -140,9 +154,13 @@ class SandboxApp(ExtensionApp):
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
+        self._refused: dict[str, str] = {}  # settings of this class, with the reason
+        self._problems: list[str] = []
+        self._logged: tuple[str, ...] = ()
         super().__init__(**kwargs)
         self._services: Services | None = None
         self._building: asyncio.Lock | None = None
+        self._access: AccessFile | None = None
         self._sandbox_engine: Any = None
 
     @default("data_dir")
@@ -153,20 +171,166 @@ class SandboxApp(ExtensionApp):
     def _default_runtime_dir(self) -> str:
         return str(choose_runtime_dir(Path(self.data_dir), os.environ))
 
+    def _runtime_dir_changed(self, change: Any) -> None:
+        """Make nothing: ``JupyterApp`` makes the directory as soon as it is named."""
+
+    def _load_config(
+        self, cfg: Config, section_names: Any = None, traits: dict[str, Any] | None = None
+    ) -> None:
+        """Take each setting by itself; what is refused is remembered, and raises nothing.
+
+        ``find_problems`` tells of it: raised here, it would end in a log as a warning.
+        """
+        known = self.traits(config=True)
+        for name, value in self._find_my_config(cfg).items():
+            if name not in known:
+                continue
+            self._refused[name] = why_wrong(known[name], value)
+            if not self._refused[name]:
+                own = Config({type(self).__name__: {name: value}})
+                try:
+                    super()._load_config(own, section_names, traits)
+                except Exception as exc:  # a TraitError; a ValueError for one that is given twice
+                    self._refused[name] = str(exc) or repr(exc)
+
+    def _link_jupyter_server_extension(self, serverapp: Any) -> None:
+        """See ``ExtensionApp``: read all settings."""
+        try:
+            super()._link_jupyter_server_extension(serverapp)
+        except Exception as exc:
+            self.log.exception("sandbox: the settings could not be read")
+            self._problems.append(f"the settings could not be read: {exc}")
+
     def initialize_settings(self) -> None:
-        """Give handlers a way to this app; a wrong setting fails here, at the server's start."""
+        """Give handlers a way to this app, whose settings may be wrong."""
+        self.settings["jupyter_sandbox"] = self
+        assert self.serverapp is not None
+        # Those that were linked after us have brought their files, such as jupyter_lab_config.py.
+        self.update_config(self.serverapp.config)
+        self._problems += self.find_wrong_settings()
+        if self._problems:
+            return
         self._limits = SandboxLimits(parent=self).to_limits()
         self._lifecycle = SandboxLifecycle(parent=self).to_lifecycle()
         resources = SandboxResources(parent=self)
         self._resources = resources.to_resources()
         self._host_free_bytes = resources.host_free_bytes
         self._egress = SandboxEgress(parent=self)
-        try:
-            self._certificates = read_trusted(self.extra_ca_bundle)
-        except BundleRefused as exc:
-            raise TraitError(f"SandboxApp.extra_ca_bundle: {self.extra_ca_bundle} {exc}") from None
         self._previews = SandboxPreviews(parent=self)
-        self.settings["jupyter_sandbox"] = self
+
+    def find_problems(self) -> list[str]:
+        """Give all that keeps this server from working with its settings; makes nothing."""
+        found = self.find_wrong_settings() or self.find_wrong_places()
+        if not found:
+            try:
+                self._access_file().require()
+            except Misconfigured as exc:
+                found.extend(exc.problems)
+        return found
+
+    def find_wrong_settings(self) -> list[str]:
+        """Give the settings that are wrong, or have no effect, each with its place."""
+        server = self.serverapp
+        assert server is not None
+        files, folders = self._config_files(), server.config_file_paths
+        classes = list(dict.fromkeys((type(self), *type(self).classes)))
+        names = ["jupyter_config", self.config_file_name]
+        found = []
+        if server.config_file:
+            stem = os.path.splitext(os.path.abspath(server.config_file))[0]
+            found += find_unread_files([os.path.basename(stem)], [os.path.dirname(stem)], files)
+            if not any(os.path.exists(f"{stem}{ending}") for ending in (".py", ".json")):
+                found.append(f"{server.config_file}: there is no such file (--config)")
+        else:
+            names.append(server.config_file_name)
+        found += find_unread_files(names, folders, files)
+        others = {each.config_file_name for each in self._other_apps()} - {*names, ""}
+        found += find_unread_files(sorted(others), folders, files, only_of=classes)
+        found += find_misplaced(server.config_file_name, folders, classes)
+        wrong = list(find_wrong_names(self.config, classes))
+        for each in classes:
+            section = self.config.get(each.__name__, {})
+            values = self._refused if each is type(self) else find_wrong_values(each, section)
+            wrong += [
+                (f"{each.__name__}.{name}".rstrip("."), reason)
+                for name, reason in values.items()
+                if reason
+            ]
+        if not self._refused.get("extra_ca_bundle"):
+            try:
+                self._certificates = read_trusted(self.extra_ca_bundle)
+            except BundleRefused as exc:
+                wrong.append(("SandboxApp.extra_ca_bundle", f"{self.extra_ca_bundle} {exc}"))
+        wrong.append(("SandboxApp.db_url", why_wrong_url(self.db_url) if self.db_url else ""))
+        return found + self._placed(wrong)
+
+    def find_wrong_places(self) -> list[str]:
+        """Give the directories and files of the settings that cannot be used; makes nothing."""
+        data_dir = Path(self.data_dir)
+        problem = find_problem(self.data_dir, DATA_NAMES)
+        root_dir = getattr(self.serverapp, "root_dir", "")
+        if not problem and root_dir and os.path.realpath(root_dir) == os.path.realpath(data_dir):
+            problem = f"{data_dir} is the folder of the server's notebooks: users read all of it"
+        wrong = [
+            ("SandboxApp.data_dir", problem),
+            ("SandboxApp.runtime_dir", find_problem(self.runtime_dir, RUNTIME_NAMES)),
+            ("SandboxApp.master_key_file", _why_no_file(self.master_key_file)),
+            ("SandboxApp.policy_file", _why_no_file(self.policy_file)),
+        ]
+        if self.engine != DockerEngine.name and not any(why for _, why in wrong):
+            wrong += self._wrong_places_of_engine(data_dir)
+        return self._placed(wrong)
+
+    def _wrong_places_of_engine(self, data_dir: Path) -> list[tuple[str, str]]:
+        engine = BubblewrapEngine(parent=self, **self._state_dir(data_dir))
+        state = find_problem(engine.state_dir, engine.STATE_NAMES, has_id=False)
+        if not state and (foreign := Records(Path(engine.state_dir)).find_foreign()):
+            state = f"{foreign} is not of this engine: name a directory of its own"
+        wrong = [
+            ("BubblewrapEngine.state_dir", state),
+            (
+                "BubblewrapEngine.data_dir",
+                find_problem(engine.data_dir, engine.DATA_NAMES, has_id=False),
+            ),
+        ]
+        if os.geteuid() == 0:
+            stage = find_problem(engine.stage_dir, engine.STAGE_NAMES, may_not=0o022, has_id=False)
+            wrong.append(("BubblewrapEngine.stage_dir", stage))
+        return wrong
+
+    def _placed(self, wrong: list[tuple[str, str]]) -> list[str]:
+        """Give what is wrong with settings as lines that say where each was made."""
+        assert self.serverapp is not None
+        files = self._config_files()
+        command_line = Config()
+        command_line.merge(self.serverapp.cli_config)
+        command_line.merge(self.cli_config)
+        lines = []
+        for setting, reason in wrong:
+            if reason:
+                place = place_of(setting, files, command_line)
+                reason = reason.removeprefix(f"{setting}: ")
+                lines.append(f"{place}: {setting}: {reason}" if place else f"{setting}: {reason}")
+        return lines
+
+    def _other_apps(self) -> list[ExtensionApp]:
+        """Give the other extensions of this server that read files of settings."""
+        manager = getattr(self.serverapp, "extension_manager", None)
+        points = {} if manager is None else manager.extension_points
+        apps = [point.app for point in points.values()]
+        return [each for each in apps if isinstance(each, ExtensionApp) and each is not self]
+
+    def _config_files(self) -> list[str]:
+        """Give the files of settings that were read."""
+        assert self.serverapp is not None
+        apps = [*self._other_apps(), self.serverapp, self]
+        return list(dict.fromkeys(file for each in apps for file in each.loaded_config_files))
+
+    def _access_file(self) -> AccessFile:
+        if self._access is None:
+            path = Path(self.policy_file or Path(self.data_dir) / POLICY_NAME)
+            self._access = AccessFile(path, self.log, must_exist=bool(self.policy_file))
+        return self._access
 
     def initialize_handlers(self) -> None:
         """Add the routes below the server's base URL (the base class prefixes them)."""
@@ -176,6 +340,8 @@ class SandboxApp(ExtensionApp):
         """Build the parts at the server's start and say which engine is used and why."""
         try:
             services = await self.ready()
+        except Misconfigured:
+            return  # it is in the log
         except Unavailable as exc:  # requests try again, and are told too
             self.log.error("sandbox: does not work yet: %s (%s)", exc.message, exc.detail)
             return
@@ -186,18 +352,38 @@ class SandboxApp(ExtensionApp):
     @property
     def upload_bytes(self) -> int:
         """The largest upload, for handlers that bound a body before the parts are built."""
-        return self._limits.upload_bytes
+        return (Limits() if self._problems else self._limits).upload_bytes
 
     async def ready(self) -> Services:
-        """Give the parts; the first caller builds them."""
+        """Give the parts; the first caller builds them.
+
+        Raises
+        ------
+        Misconfigured
+            A setting is wrong, which only a restart puts right; or the policy file or a directory
+            is, which is looked at again by each caller.
+        Unavailable
+            Something does not answer; the next caller tries again.
+        """
         if self._services is not None:
             return self._services
         if self._building is None:
             self._building = asyncio.Lock()
         async with self._building:
             if self._services is None:
-                self._services = await self._build()
+                try:
+                    self._services = await self._build()
+                except Misconfigured as exc:
+                    self._log_problems(exc.problems)
+                    raise
         return self._services
+
+    def _log_problems(self, problems: tuple[str, ...]) -> None:
+        """Write them into the log, once."""
+        if problems != self._logged:
+            self._logged = problems
+            for problem in problems:
+                self.log.error("sandbox: not configured correctly, serves nothing: %s", problem)
 
     async def stop_extension(self) -> None:
         """Let go of all sandboxes; they run on and the next server finds them."""
@@ -208,13 +394,18 @@ class SandboxApp(ExtensionApp):
     async def _build(self) -> Services:
         assert self.serverapp is not None
         assert self.serverapp.event_logger is not None
+        problems = self._problems or await asyncio.to_thread(self.find_wrong_places)
+        if problems:
+            raise Misconfigured(problems)
+        access = self._access_file()
+        access.require()
         data_dir = Path(self.data_dir)
         plan = Plan(
             data_dir=data_dir,
             runtime_dir=Path(self.runtime_dir),
             db_url=self.db_url or f"sqlite:///{data_dir / 'sandbox.db'}",
             master_key_file=self.master_key_file,
-            policy_file=Path(self.policy_file or data_dir / POLICY_NAME),
+            access=access,
             allow_plaintext_on_disk=self.allow_plaintext_on_disk,
             start_timeout_seconds=self.start_timeout_seconds,
             show_workspace=self.show_workspace,
@@ -245,17 +436,40 @@ class SandboxApp(ExtensionApp):
         is_set = "state_dir" in self.config.BubblewrapEngine
         return {} if is_set else {"state_dir": data_dir / "bubblewrap"}
 
-    def _caller_of(self, handler: JupyterHandler) -> Caller:
-        user, provider = handler.current_user, type(handler.identity_provider)
+    def is_administrator(self, handler: JupyterHandler) -> bool:
+        """Say whether an administrator asks through a handler, also where settings are wrong."""
+        user = handler.current_user
+        if user is None:
+            return False
+        owner = self._owner_of(handler)
+        if owner == CONSTANT_OWNER:  # unless that is what is wrong
+            return not any("owner_mode" in problem for problem in self._problems)
+        return bool(_of_hub(user).get("admin")) or owner in self.administrators
+
+    def _owner_of(self, handler: JupyterHandler) -> str:
+        provider = type(handler.identity_provider)
         single_secret = provider in (IdentityProvider, PasswordIdentityProvider) or (
             provider.__name__ == "LegacyIdentityProvider"
         )
-        owner = owner_of(user.username, single_secret, self.owner_mode)
-        of_hub = getattr(user, "hub_user", None) or {}  # jupyterhub.singleuser.extension
-        groups = (
-            of_hub.get("groups") or () if self.groups_hook is None else self.groups_hook(handler)
-        )
-        is_administrator = (
-            owner == CONSTANT_OWNER or bool(of_hub.get("admin")) or owner in self.administrators
-        )
-        return Caller(owner, frozenset(groups), is_administrator)
+        return owner_of(handler.current_user.username, single_secret, self.owner_mode)
+
+    def _caller_of(self, handler: JupyterHandler) -> Caller:
+        hook = self.groups_hook
+        of_hub = _of_hub(handler.current_user)
+        groups = of_hub.get("groups") or () if hook is None else hook(handler)
+        return Caller(self._owner_of(handler), frozenset(groups), self.is_administrator(handler))
+
+
+def _of_hub(user: Any) -> dict[str, Any]:
+    """Give what JupyterHub says of a user (``jupyterhub.singleuser.extension``)."""
+    return getattr(user, "hub_user", None) or {}
+
+
+def _why_no_file(path: str) -> str:
+    """Say why a path cannot be that of a file of this server; "" if it can, or none is set."""
+    if not path:
+        return ""
+    if not os.path.isabs(path):
+        return f"{path!r} is not an absolute path"
+    folder = os.path.dirname(path)
+    return "" if os.path.isdir(folder) else f"{folder} is no directory"
