@@ -23,6 +23,7 @@ from jupyter_sandbox.errors import Misconfigured, Unavailable
 from jupyter_sandbox.sandbox.plaintext import PlaintextDirs
 from tests.attacks import attack
 from tests.conftest import Api
+from tests.jupyter_servers import in_directories
 
 
 @pytest.fixture
@@ -117,17 +118,22 @@ class TestAServer:
     def engine_name(self):
         return "auto"
 
+    @pytest.fixture
+    def sandbox_config(self, short_dir):
+        made(short_dir / "data", 0o1777, "note.ipynb")
+        return {"SandboxApp": in_directories(short_dir)}
+
     @attack("T43", on="")
+    @pytest.mark.own_server
     async def test_it_serves_nothing_until_its_directories_are_its_own(
         self, short_dir, jp_serverapp, jp_fetch
     ):
         data, run = short_dir / "data", short_dir / "run"
-        made(data, 0o1777, "note.ipynb")
         api = Api(jp_fetch)
         for change, said in (
             (lambda: None, "SandboxApp.data_dir: "),
             ((data / "note.ipynb").unlink, "chmod 700"),
-            (lambda: (data.chmod(0o700), made(run, 0o755)), "SandboxApp.runtime_dir: "),
+            (lambda: (data.chmod(0o700), run.chmod(0o755)), "SandboxApp.runtime_dir: "),
         ):
             change()
             before = state_of(data)
@@ -135,12 +141,11 @@ class TestAServer:
             assert status == 503
             assert said in "".join(told["problems"])
             assert state_of(data) == before
-        run.rmdir()
+        run.chmod(0o700)
         app = jp_serverapp.web_app.settings["jupyter_sandbox"]
         app._sandbox_engine = testing.FakeEngine()
         assert (await api.json("GET", "conversations"))[0] == 200
         assert (data / "server-id").is_file()
-        await app.stop_extension()
 
 
 @pytest.mark.skipif(not is_root(), reason="only root can give a directory away")

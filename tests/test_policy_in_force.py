@@ -24,6 +24,7 @@ from jupyter_sandbox.stores.message_records import MessageRecords
 from tests.attacks import attack
 from tests.conftest import Api
 from tests.end_to_end.test_access import NO_CAROL, As, Users
+from tests.jupyter_servers import in_directories
 from tests.test_wrong_settings import CONTRACT
 
 OFF = '{"flags": {"chat_sandbox": {"value": false}}}'
@@ -45,10 +46,10 @@ def engine_name():
 
 
 @pytest.fixture
-def sandbox_config():
+def sandbox_config(short_dir):
     return {
         "ServerApp": {"identity_provider_class": Users},
-        "SandboxApp": {"administrators": {"dora"}},
+        "SandboxApp": {"administrators": {"dora"}, **in_directories(short_dir)},
     }
 
 
@@ -62,14 +63,14 @@ def policy(short_dir):
 
 
 @pytest.fixture
-def server(policy, jp_serverapp, jp_asyncio_loop):
+def server(policy, jp_serverapp):
     app = jp_serverapp.web_app.settings["jupyter_sandbox"]
     app._sandbox_engine = testing.FakeEngine()
-    yield app
-    jp_asyncio_loop.run_until_complete(app.stop_extension())
+    return app
 
 
 @attack("T42", on="")
+@pytest.mark.own_server
 async def test_the_policy_of_an_idle_server_changes_at_once_and_a_bad_file_opens_nothing(
     server, policy, jp_fetch, caplog, short_dir
 ):

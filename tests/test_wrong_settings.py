@@ -26,6 +26,7 @@ from jupyter_sandbox.routes import ROUTES
 from tests.attacks import attack
 from tests.conftest import Api
 from tests.end_to_end.test_access import As, Users, every_method, url
+from tests.jupyter_servers import RunningServer
 from tests.server_process import ServerProcess
 
 CONTRACT = "The sandbox is not configured correctly: ask your administrator."
@@ -224,10 +225,25 @@ WRONG = {
 }
 
 
+class ServerThatServesNothing(RunningServer):
+    """One that has no sandboxes to remove when it is closed."""
+
+    async def _close(self) -> None:
+        self.http_server.stop()
+        await self.app._cleanup()
+
+
 class TestAServer:
     @pytest.fixture
     def engine_name(self):
         return "auto"
+
+    @pytest.fixture
+    def jupyter_server(self, jp_server_config, jupyter_servers):
+        jupyter_servers.close()
+        server = ServerThatServesNothing(jp_server_config)
+        yield server
+        server.close()
 
     @pytest.fixture(params=WRONG.values(), ids=WRONG)
     def sandbox_config(self, request):
@@ -238,9 +254,7 @@ class TestAServer:
         }
 
     @attack("T41", on="")
-    async def test_it_serves_nothing_and_makes_nothing(
-        self, jp_serverapp, jp_fetch, short_dir, caplog
-    ):
+    async def test_it_serves_nothing_and_makes_nothing(self, server_dir, jp_fetch, caplog):
         api = Api(jp_fetch)
         asked = every_method()
         assert len({pattern for _, pattern in asked}) == len({pattern for pattern, _ in ROUTES})
@@ -256,9 +270,8 @@ class TestAServer:
         assert told["message"] == CONTRACT
         (problem,) = told["problems"]
         assert [r.levelname for r in caplog.records if problem in r.getMessage()] == ["ERROR"]
-        assert list(short_dir.iterdir()) == []
-        app = jp_serverapp.web_app.settings["jupyter_sandbox"]
-        await app.stop_extension()
+        assert not (server_dir / "data").exists()
+        assert [path.name[:6] for path in (server_dir / "run").iterdir()] == ["guest-"]
 
 
 @pytest.fixture
