@@ -26,15 +26,13 @@ from traitlets import Set as TraitSet
 from traitlets.config.loader import Config
 
 from ..conversations.access_file import AccessFile
-from ..directories import DATA_NAMES, RUNTIME_NAMES, choose_runtime_dir, find_problem
+from ..directories import choose_runtime_dir
 from ..engines.bubblewrap import BubblewrapEngine
 from ..engines.docker import DockerEngine
-from ..engines.records import Records
 from ..engines.selection import Choice, choose
 from ..errors import Misconfigured, Unavailable
 from ..models import Caller, Limits
 from ..policy.access_text import POLICY_NAME
-from ..policy.certificates import BundleRefused
 from ..policy.ownership import CONSTANT_OWNER, owner_of
 from ..routes import ROUTES
 from ..sandbox.client_settings import read_trusted
@@ -46,15 +44,8 @@ from ..settings import (
     SandboxPreviews,
     SandboxResources,
 )
-from ..settings.problems import (
-    find_misplaced,
-    find_unread_files,
-    find_wrong_names,
-    find_wrong_values,
-    place_of,
-    why_wrong,
-)
-from ..stores.connections import why_wrong_url
+from ..settings.problems import why_wrong
+from . import checking
 from .building import Plan, build, let_go
 
 _FIRST_CALL = """the first call to a sandbox:
@@ -207,9 +198,14 @@ class SandboxApp(ExtensionApp):
         assert self.serverapp is not None
         # Those that were linked after us have brought their files, such as jupyter_lab_config.py.
         self.update_config(self.serverapp.config)
-        self._problems += self.find_wrong_settings()
+        try:
+            self._problems += self.find_wrong_settings()
+        except Exception as exc:  # a bug of ours: raised here, it would end in a log as a warning
+            self.log.exception("sandbox: the settings could not be checked")
+            self._problems.append(f"the settings could not be checked: {exc!r}")
         if self._problems:
             return
+        self._certificates = read_trusted(self.extra_ca_bundle)
         self._limits = SandboxLimits(parent=self).to_limits()
         self._lifecycle = SandboxLifecycle(parent=self).to_lifecycle()
         resources = SandboxResources(parent=self)
@@ -230,101 +226,14 @@ class SandboxApp(ExtensionApp):
 
     def find_wrong_settings(self) -> list[str]:
         """Give the settings that are wrong, or have no effect, each with its place."""
-        server = self.serverapp
-        assert server is not None
-        files, folders = self._config_files(), server.config_file_paths
-        classes = list(dict.fromkeys((type(self), *type(self).classes)))
-        names = ["jupyter_config", self.config_file_name]
-        found = []
-        if server.config_file:
-            stem = os.path.splitext(os.path.abspath(server.config_file))[0]
-            found += find_unread_files([os.path.basename(stem)], [os.path.dirname(stem)], files)
-            if not any(os.path.exists(f"{stem}{ending}") for ending in (".py", ".json")):
-                found.append(f"{server.config_file}: there is no such file (--config)")
-        else:
-            names.append(server.config_file_name)
-        found += find_unread_files(names, folders, files)
-        others = {each.config_file_name for each in self._other_apps()} - {*names, ""}
-        found += find_unread_files(sorted(others), folders, files, only_of=classes)
-        found += find_misplaced(server.config_file_name, folders, classes)
-        wrong = list(find_wrong_names(self.config, classes))
-        for each in classes:
-            section = self.config.get(each.__name__, {})
-            values = self._refused if each is type(self) else find_wrong_values(each, section)
-            wrong += [
-                (f"{each.__name__}.{name}".rstrip("."), reason)
-                for name, reason in values.items()
-                if reason
-            ]
-        if not self._refused.get("extra_ca_bundle"):
-            try:
-                self._certificates = read_trusted(self.extra_ca_bundle)
-            except BundleRefused as exc:
-                wrong.append(("SandboxApp.extra_ca_bundle", f"{self.extra_ca_bundle} {exc}"))
-        wrong.append(("SandboxApp.db_url", why_wrong_url(self.db_url) if self.db_url else ""))
-        return found + self._placed(wrong)
+        return checking.find_wrong_settings(self, self._refused)
 
     def find_wrong_places(self) -> list[str]:
         """Give the directories and files of the settings that cannot be used; makes nothing."""
-        data_dir = Path(self.data_dir)
-        problem = find_problem(self.data_dir, DATA_NAMES)
-        root_dir = getattr(self.serverapp, "root_dir", "")
-        if not problem and root_dir and os.path.realpath(root_dir) == os.path.realpath(data_dir):
-            problem = f"{data_dir} is the folder of the server's notebooks: users read all of it"
-        wrong = [
-            ("SandboxApp.data_dir", problem),
-            ("SandboxApp.runtime_dir", find_problem(self.runtime_dir, RUNTIME_NAMES)),
-            ("SandboxApp.master_key_file", _why_no_file(self.master_key_file)),
-            ("SandboxApp.policy_file", _why_no_file(self.policy_file)),
-        ]
-        if self.engine != DockerEngine.name and not any(why for _, why in wrong):
-            wrong += self._wrong_places_of_engine(data_dir)
-        return self._placed(wrong)
-
-    def _wrong_places_of_engine(self, data_dir: Path) -> list[tuple[str, str]]:
-        engine = BubblewrapEngine(parent=self, **self._state_dir(data_dir))
-        state = find_problem(engine.state_dir, engine.STATE_NAMES, has_id=False)
-        if not state and (foreign := Records(Path(engine.state_dir)).find_foreign()):
-            state = f"{foreign} is not of this engine: name a directory of its own"
-        wrong = [
-            ("BubblewrapEngine.state_dir", state),
-            (
-                "BubblewrapEngine.data_dir",
-                find_problem(engine.data_dir, engine.DATA_NAMES, has_id=False),
-            ),
-        ]
-        if os.geteuid() == 0:
-            stage = find_problem(engine.stage_dir, engine.STAGE_NAMES, may_not=0o022, has_id=False)
-            wrong.append(("BubblewrapEngine.stage_dir", stage))
-        return wrong
-
-    def _placed(self, wrong: list[tuple[str, str]]) -> list[str]:
-        """Give what is wrong with settings as lines that say where each was made."""
-        assert self.serverapp is not None
-        files = self._config_files()
-        command_line = Config()
-        command_line.merge(self.serverapp.cli_config)
-        command_line.merge(self.cli_config)
-        lines = []
-        for setting, reason in wrong:
-            if reason:
-                place = place_of(setting, files, command_line)
-                reason = reason.removeprefix(f"{setting}: ")
-                lines.append(f"{place}: {setting}: {reason}" if place else f"{setting}: {reason}")
-        return lines
-
-    def _other_apps(self) -> list[ExtensionApp]:
-        """Give the other extensions of this server that read files of settings."""
-        manager = getattr(self.serverapp, "extension_manager", None)
-        points = {} if manager is None else manager.extension_points
-        apps = [point.app for point in points.values()]
-        return [each for each in apps if isinstance(each, ExtensionApp) and each is not self]
-
-    def _config_files(self) -> list[str]:
-        """Give the files of settings that were read."""
-        assert self.serverapp is not None
-        apps = [*self._other_apps(), self.serverapp, self]
-        return list(dict.fromkeys(file for each in apps for file in each.loaded_config_files))
+        found = checking.find_wrong_places(self)
+        if found or self.engine == DockerEngine.name:
+            return found
+        return checking.find_wrong_places_of(self._bubblewrap(), self)
 
     def _access_file(self) -> AccessFile:
         if self._access is None:
@@ -417,24 +326,24 @@ class SandboxApp(ExtensionApp):
             host_free_bytes=self._host_free_bytes,
             egress=self._egress,
             certificates=self._certificates,
-            choose_engine=lambda: self._choose_engine(data_dir),
+            choose_engine=self._choose_engine,
             caller_of=self._caller_of,
             events=self.serverapp.event_logger,
             log=self.log,
         )
         return await build(plan)
 
-    async def _choose_engine(self, data_dir: Path) -> Choice:
+    async def _choose_engine(self) -> Choice:
         if self._sandbox_engine is not None:  # tests put one here
             return Choice(self._sandbox_engine, True, f"{self._sandbox_engine.name}: given")
         docker = DockerEngine(parent=self)
-        bubblewrap = BubblewrapEngine(parent=self, **self._state_dir(data_dir))
-        return await choose(self.engine, docker, bubblewrap)
+        return await choose(self.engine, docker, self._bubblewrap())
 
-    def _state_dir(self, data_dir: Path) -> dict[str, Path]:
-        """Give the embedded engine's directory, unless an administrator has set one."""
-        is_set = "state_dir" in self.config.BubblewrapEngine
-        return {} if is_set else {"state_dir": data_dir / "bubblewrap"}
+    def _bubblewrap(self) -> BubblewrapEngine:
+        """Give the embedded engine, its directory in ours unless an administrator has set one."""
+        if "state_dir" in self.config.BubblewrapEngine:
+            return BubblewrapEngine(parent=self)
+        return BubblewrapEngine(parent=self, state_dir=Path(self.data_dir) / "bubblewrap")
 
     def is_administrator(self, handler: JupyterHandler) -> bool:
         """Say whether an administrator asks through a handler, also where settings are wrong."""
@@ -463,13 +372,3 @@ class SandboxApp(ExtensionApp):
 def _of_hub(user: Any) -> dict[str, Any]:
     """Give what JupyterHub says of a user (``jupyterhub.singleuser.extension``)."""
     return getattr(user, "hub_user", None) or {}
-
-
-def _why_no_file(path: str) -> str:
-    """Say why a path cannot be that of a file of this server; "" if it can, or none is set."""
-    if not path:
-        return ""
-    if not os.path.isabs(path):
-        return f"{path!r} is not an absolute path"
-    folder = os.path.dirname(path)
-    return "" if os.path.isdir(folder) else f"{folder} is no directory"

@@ -175,11 +175,11 @@ def place_of(setting: str, files: Sequence[str], command_line: Config) -> str:
     """
     if setting in command_line:
         return "the command line"
-    section, _, name = setting.partition(".")
+    section, _, name = (re.escape(part) for part in setting.partition("."))
     for file in reversed(files):
         lines = _text(Path(file)).splitlines()
         if file.endswith(".json"):
-            line = _line_in_json(lines, section, name)
+            line = _line_in_json(lines, *setting.split(".", 1))
         else:  # c.Class.name, c["Class"]["name"], or the name in a line of its own
             line = _last_line(lines, rf"\b{section}\b.*\b{name}\b")
             if not line and _last_line(lines, rf"\b{section}\b"):
@@ -264,7 +264,7 @@ def _line_of(exc: Exception, path: Path) -> int:
     return line
 
 
-def _line_in_json(lines: Sequence[str], section: str, name: str) -> int:
+def _line_in_json(lines: Sequence[str], section: str, name: str = "") -> int:
     """Give the line of a key, the first one after its section's."""
     begin = next((at for at, text in enumerate(lines, 1) if f'"{section}"' in text), 0)
     if not begin or not name:
