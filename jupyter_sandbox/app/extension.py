@@ -20,7 +20,7 @@ from jupyter_server.auth import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Enum, Float, Unicode, default
+from traitlets import Bool, Enum, Float, Unicode, default, observe
 from traitlets import Callable as TraitCallable
 from traitlets import Set as TraitSet
 from traitlets.config.loader import Config
@@ -162,6 +162,7 @@ class SandboxApp(ExtensionApp):
     def _default_runtime_dir(self) -> str:
         return str(choose_runtime_dir(Path(self.data_dir), os.environ))
 
+    @observe("runtime_dir")
     def _runtime_dir_changed(self, change: Any) -> None:
         """Make nothing: ``JupyterApp`` makes the directory as soon as it is named."""
 
