@@ -12,6 +12,7 @@
     ├── LimitExceeded                 the user or an administrator: capacity, size, rate (413 / 429)
     └── Unavailable                   nobody now: engine, guest, start timeout (502 / 503 / 504)
         ├── DiskFull                    a disk of the host has no room, or almost none (507)
+        ├── Misconfigured               an administrator: a wrong setting, policy or directory (503)
         └── VersionTaken                a shared file's version was recorded by another meanwhile
 
 Anything else is a bug of ours: 500 with an id that also stands in the log. Errors of libraries are
@@ -20,6 +21,7 @@ translated where the library is called (``raise ... from exc``). ``HTTPError`` l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -161,3 +163,23 @@ class DiskFull(Unavailable):
 
     def __init__(self, message: str, *, detail: str = "") -> None:
         super().__init__(message, status=507, retry_after_seconds=60, detail=detail)
+
+
+class Misconfigured(Unavailable):
+    """A setting, the policy file or a directory that is not right: nothing is served (503).
+
+    Parameters
+    ----------
+    problems : sequence of str
+        What is wrong, where (file, line, path) and what to do; for the log and administrators.
+    """
+
+    code = "misconfigured"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(
+            "The sandbox is not configured correctly: ask your administrator.",
+            status=503,
+            retry_after_seconds=60,
+        )
+        self.problems = tuple(problems)

@@ -33,7 +33,7 @@ REASONS = frozenset(
         *("invalid_request", "bad_request", "unauthenticated", "forbidden", "token_required"),
         *("cross_origin", "not_found", "method_not_allowed", "too_large", "limit_exceeded"),
         *("bad_range", "internal_error", "feature_off", "unavailable", "unhealthy", "error"),
-        "disk_full",
+        *("disk_full", "misconfigured"),
     )
 )
 KINDS = frozenset(("sandbox", "directory", "socket", "remains", "mark", "file"))

@@ -140,13 +140,14 @@ def test_a_change_of_the_file_counts_at_the_next_look(watched):
     assert file.current() == AccessPolicy()
     file.path.write_text('{"flags": {"chat_sandbox": {"value": false}}}')
     assert not file.current().chat_sandbox
-    file.path.unlink()
+    file.path.write_text("{}")
     assert file.current().chat_sandbox
 
 
 def test_a_wrong_text_changes_nothing_and_the_log_says_where(watched):
     file, lines = watched
     file.replace('{"flags": {"chat_sandbox": {"value": false}}}')
+    assert not file.current().chat_sandbox
     file.path.write_text('{\n "flags": 1}')
     assert not file.current().chat_sandbox
     assert file.problem is not None

@@ -232,7 +232,7 @@ def test_the_limits_that_the_pages_name_are_the_defaults():
 def test_every_code_of_a_result_is_documented_and_no_other():
     documented = {words(row[0])[0] for row in rows(ASSISTANTS, "## Codes")}
     rooms = ("errors.py", "policy", "stores", "sandbox", "conversations", "tools")
-    only_over_http = {"error", "feature_off", "forbidden", "invalid_request"}
+    only_over_http = {"error", "feature_off", "forbidden", "invalid_request", "misconfigured"}
     in_results = ({*_codes_given(*rooms)} | _guest_codes()) - only_over_http
     assert _guest_codes() >= NOT_FOR_ASSISTANTS
     assert documented == {"ok"} | in_results - NOT_FOR_ASSISTANTS
@@ -242,7 +242,7 @@ def test_every_code_of_an_http_error_is_documented_and_no_other():
     documented = {words(row[1])[0] for row in rows(ASSISTANTS, "## HTTP errors")}
     raised = {
         *("invalid_request", "not_found", "limit_exceeded", "unavailable", "forbidden"),
-        *("feature_off", "disk_full"),
+        *("feature_off", "disk_full", "misconfigured"),
     }
     assert documented == set(_codes_given("routes")) | raised
     assert raised <= set(_codes_given("errors.py"))

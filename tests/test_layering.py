@@ -20,7 +20,7 @@ PACKAGE = "jupyter_sandbox"
 GUEST = "sandbox_guest"
 KERNEL = "sandbox_python"
 
-_GROUND = {"models", "errors", "metrics", "shortages"}
+_GROUND = {"models", "errors", "metrics", "shortages", "event_loop"}
 _ASKED = {"policy", "stores", "proxies", "previews"}
 _INTERFACE = "engines.base"  # what an engine is; which engines there are, only app knows
 
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "shortages": {"errors"},  # asked at the edges
     "metrics": set(),  # told by everybody
+    "event_loop": set(),
     # asked but never asking
     "policy": _GROUND,
     "stores": _GROUND,

@@ -6,7 +6,8 @@ from pathlib import Path
 c = get_config()  # noqa
 here = Path(__file__).parent
 
-# Flags and grants: one file for all servers, which users can read and not write.
+# Flags and grants: one file for all servers, which users can read and not write. Make it before
+# they start: `{}` lets everybody in.
 settings = ["--SandboxApp.policy_file=/etc/jupyterhub/sandbox-policy.json"]
 
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]

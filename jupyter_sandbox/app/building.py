@@ -45,8 +45,14 @@ from ..conversations.tidying import ROUND_SECONDS as TIDY_SECONDS
 from ..conversations.tidying import Tidying
 from ..conversations.uploads import Uploads
 from ..conversations.warm_pool import ROUND_SECONDS, WarmPool
+from ..directories import (
+    DATA_NAMES,
+    RUNTIME_NAMES,
+    make_private,
+    remember_runtime_dir,
+    require_database,
+)
 from ..directories import FILES as DIRECTORY_FILES
-from ..directories import make_private, remember_runtime_dir, require_database
 from ..engines.base import Resources
 from ..engines.selection import Choice
 from ..events.emitting import AuditEvents
@@ -116,7 +122,7 @@ class Plan:
     runtime_dir: Path
     db_url: str
     master_key_file: str
-    policy_file: Path
+    access: AccessFile
     audit_keep_days: float
     allow_plaintext_on_disk: bool
     start_timeout_seconds: float
@@ -197,9 +203,8 @@ async def let_go(services: Services) -> None:
 
 async def _open(plan: Plan) -> _Base:
     data_dir, runtime_dir, log = plan.data_dir, plan.runtime_dir, plan.log
-    for directory in (data_dir, runtime_dir):
-        make_private(directory)
-    await asyncio.to_thread(remember_runtime_dir, data_dir, runtime_dir)
+    for directory, own_names in ((data_dir, DATA_NAMES), (runtime_dir, RUNTIME_NAMES)):
+        make_private(directory, own_names)
     database = Database(plan.db_url)
     async with contextlib.AsyncExitStack() as undo:  # of a start that fails on the way
         undo.push_async_callback(database.close)
@@ -217,6 +222,8 @@ async def _open(plan: Plan) -> _Base:
         if swap_is_on():
             log.warning("swap is on: memory with plaintext may be written to a disk")
         choice = await plan.choose_engine()
+        # Not earlier: a server that does not start has no sandboxes there.
+        await asyncio.to_thread(remember_runtime_dir, data_dir, runtime_dir)
         undo.pop_all()
     if os.environ.get(MASTER_KEY_ENVIRONMENT):
         log.warning(
@@ -345,6 +352,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         ("tidy", TIDY_SECONDS, tidying.tidy, True),
     ):
         housekeeping.add(name, seconds, work, alone=alone)
+    plan.access.tell(audit.note)
     _fit_open_files(lifecycle.running_total, log)
     housekeeping.start()
     return Services(
@@ -377,7 +385,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         limits=limits,
         lifecycle=lifecycle,
         guidance=lambda: guidance(limits, network=network_text(machines.way_out.allowed)),
-        access=AccessFile(plan.policy_file, log, audit.note),
+        access=plan.access,
         caller_of=plan.caller_of,
     )
 

@@ -2,6 +2,10 @@
 
 They are built (``building.py``) on the loop at the server's start, or by the first request,
 whichever is earlier, so that an engine that is slow or down delays no page.
+
+The rule: with a wrong setting, a wrong policy file or a directory that cannot be used nothing is
+built, and every route says so. Jupyter takes an extension that fails while it is linked or loaded
+for one with default settings, or for none; so nothing raises there (``settings/problems.py``).
 """
 
 from __future__ import annotations
@@ -16,20 +20,19 @@ from jupyter_server.auth import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Enum, Float, TraitError, Unicode, default, validate
+from traitlets import Bool, Enum, Float, Unicode, default, observe, validate
 from traitlets import Callable as TraitCallable
 from traitlets import Set as TraitSet
+from traitlets.config.loader import Config
 
-from ..directories import (
-    choose_runtime_dir,
-)
+from ..conversations.access_file import AccessFile
+from ..directories import choose_runtime_dir
 from ..engines.bubblewrap import BubblewrapEngine
 from ..engines.docker import DockerEngine
 from ..engines.selection import Choice, choose
-from ..errors import Unavailable
-from ..models import Caller
+from ..errors import Misconfigured, Unavailable
+from ..models import Caller, Limits
 from ..policy.access_text import POLICY_NAME
-from ..policy.certificates import BundleRefused
 from ..policy.ownership import CONSTANT_OWNER, owner_of
 from ..routes import ROUTES
 from ..sandbox.client_settings import read_trusted
@@ -42,6 +45,8 @@ from ..settings import (
     SandboxResources,
 )
 from ..settings.checks import require_within
+from ..settings.problems import why_wrong
+from . import checking
 from .building import Plan, build, let_go
 from .log_guard import guard_logs
 
@@ -116,7 +121,7 @@ class SandboxApp(ExtensionApp):
         "sandbox can act as the user on this server. Only the bounds of size stay.",
     ).tag(config=True)
     start_timeout_seconds = Float(
-        60.0, help="How long a new sandbox may take until its guest answers, in seconds."
+        60.0, min=0.1, help="How long a new sandbox may take until its guest answers, in seconds."
     ).tag(config=True)
     extra_ca_bundle = Unicode(
         help="PEM file of certificate authorities that programs in sandboxes trust besides the "
@@ -133,8 +138,8 @@ class SandboxApp(ExtensionApp):
 
     policy_file = Unicode(
         help="File of flags and grants: JSON that switches the sandbox on or off and gives or "
-        "takes chat access by user or group. A change counts at once. Default: `policy.json` in "
-        "`data_dir`; without that file the sandbox is on, for everybody."
+        "takes chat access by user or group. A change counts at once. One that is named here must "
+        "exist. Default: `policy.json` in `data_dir`; without it the sandbox is on, for everybody."
     ).tag(config=True)
     administrators = TraitSet(
         Unicode(),
@@ -150,9 +155,13 @@ class SandboxApp(ExtensionApp):
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
+        self._refused: dict[str, str] = {}  # settings of this class, with the reason
+        self._problems: list[str] = []
+        self._logged: tuple[str, ...] = ()
         super().__init__(**kwargs)
         self._services: Services | None = None
         self._building: asyncio.Lock | None = None
+        self._access: AccessFile | None = None
         self._sandbox_engine: Any = None
 
     @validate("audit_keep_days")
@@ -167,21 +176,86 @@ class SandboxApp(ExtensionApp):
     def _default_runtime_dir(self) -> str:
         return str(choose_runtime_dir(Path(self.data_dir), os.environ))
 
+    @observe("runtime_dir")
+    def _runtime_dir_changed(self, change: Any) -> None:
+        """Make nothing: ``JupyterApp`` makes the directory as soon as it is named."""
+
+    def _load_config(
+        self, cfg: Config, section_names: Any = None, traits: dict[str, Any] | None = None
+    ) -> None:
+        """Take each setting by itself; what is refused is remembered, and raises nothing.
+
+        ``find_problems`` tells of it: raised here, it would end in a log as a warning.
+        """
+        known = self.traits(config=True)
+        for name, value in self._find_my_config(cfg).items():
+            if name not in known:
+                continue
+            self._refused[name] = why_wrong(known[name], value)
+            if not self._refused[name]:
+                own = Config({type(self).__name__: {name: value}})
+                try:
+                    super()._load_config(own, section_names, traits)
+                except Exception as exc:  # a TraitError; a ValueError for one that is given twice
+                    self._refused[name] = str(exc) or repr(exc)
+
+    def _link_jupyter_server_extension(self, serverapp: Any) -> None:
+        """See ``ExtensionApp``: read all settings."""
+        try:
+            super()._link_jupyter_server_extension(serverapp)
+        except Exception as exc:
+            self.log.exception("sandbox: the settings could not be read")
+            self._problems.append(f"the settings could not be read: {exc}")
+
     def initialize_settings(self) -> None:
-        """Give handlers a way to this app; a wrong setting fails here, at the server's start."""
-        guard_logs(self.log, *([] if self.serverapp is None else [self.serverapp.log]))
+        """Give handlers a way to this app, whose settings may be wrong."""
+        self.settings["jupyter_sandbox"] = self
+        assert self.serverapp is not None
+        guard_logs(self.log, self.serverapp.log)
+        # Those that were linked after us have brought their files, such as jupyter_lab_config.py.
+        self.update_config(self.serverapp.config)
+        try:
+            self._problems += self.find_wrong_settings()
+        except Exception as exc:  # a bug of ours: raised here, it would end in a log as a warning
+            self.log.exception("sandbox: the settings could not be checked")
+            self._problems.append(f"the settings could not be checked: {exc!r}")
+        if self._problems:
+            return
+        self._certificates = read_trusted(self.extra_ca_bundle)
         self._limits = SandboxLimits(parent=self).to_limits()
         self._lifecycle = SandboxLifecycle(parent=self).to_lifecycle()
         resources = SandboxResources(parent=self)
         self._resources = resources.to_resources()
         self._host_free_bytes = resources.host_free_bytes
         self._egress = SandboxEgress(parent=self)
-        try:
-            self._certificates = read_trusted(self.extra_ca_bundle)
-        except BundleRefused as exc:
-            raise TraitError(f"SandboxApp.extra_ca_bundle: {self.extra_ca_bundle} {exc}") from None
         self._previews = SandboxPreviews(parent=self)
-        self.settings["jupyter_sandbox"] = self
+
+    def find_problems(self) -> list[str]:
+        """Give all that keeps this server from working with its settings; makes nothing."""
+        found = self.find_wrong_settings() or self.find_wrong_places()
+        if not found:
+            try:
+                self._access_file().require()
+            except Misconfigured as exc:
+                found.extend(exc.problems)
+        return found
+
+    def find_wrong_settings(self) -> list[str]:
+        """Give the settings that are wrong, or have no effect, each with its place."""
+        return checking.find_wrong_settings(self, self._refused)
+
+    def find_wrong_places(self) -> list[str]:
+        """Give the directories and files of the settings that cannot be used; makes nothing."""
+        found = checking.find_wrong_places(self)
+        if found or self.engine == DockerEngine.name:
+            return found
+        return checking.find_wrong_places_of(self._bubblewrap(), self)
+
+    def _access_file(self) -> AccessFile:
+        if self._access is None:
+            path = Path(self.policy_file or Path(self.data_dir) / POLICY_NAME)
+            self._access = AccessFile(path, self.log, must_exist=bool(self.policy_file))
+        return self._access
 
     def initialize_handlers(self) -> None:
         """Add the routes below the server's base URL (the base class prefixes them)."""
@@ -191,6 +265,8 @@ class SandboxApp(ExtensionApp):
         """Build the parts at the server's start and say which engine is used and why."""
         try:
             services = await self.ready()
+        except Misconfigured:
+            return  # it is in the log
         except Unavailable as exc:  # requests try again, and are told too
             self.log.error("sandbox: does not work yet: %s (%s)", exc.message, exc.detail)
             return
@@ -201,18 +277,38 @@ class SandboxApp(ExtensionApp):
     @property
     def upload_bytes(self) -> int:
         """The largest upload, for handlers that bound a body before the parts are built."""
-        return self._limits.upload_bytes
+        return (Limits() if self._problems else self._limits).upload_bytes
 
     async def ready(self) -> Services:
-        """Give the parts; the first caller builds them."""
+        """Give the parts; the first caller builds them.
+
+        Raises
+        ------
+        Misconfigured
+            A setting is wrong, which only a restart puts right; or the policy file or a directory
+            is, which is looked at again by each caller.
+        Unavailable
+            Something does not answer; the next caller tries again.
+        """
         if self._services is not None:
             return self._services
         if self._building is None:
             self._building = asyncio.Lock()
         async with self._building:
             if self._services is None:
-                self._services = await self._build()
+                try:
+                    self._services = await self._build()
+                except Misconfigured as exc:
+                    self._log_problems(exc.problems)
+                    raise
         return self._services
+
+    def _log_problems(self, problems: tuple[str, ...]) -> None:
+        """Write them into the log, once."""
+        if problems != self._logged:
+            self._logged = problems
+            for problem in problems:
+                self.log.error("sandbox: not configured correctly, serves nothing: %s", problem)
 
     async def stop_extension(self) -> None:
         """Let go of all sandboxes; they run on and the next server finds them."""
@@ -223,13 +319,18 @@ class SandboxApp(ExtensionApp):
     async def _build(self) -> Services:
         assert self.serverapp is not None
         assert self.serverapp.event_logger is not None
+        problems = self._problems or await asyncio.to_thread(self.find_wrong_places)
+        if problems:
+            raise Misconfigured(problems)
+        access = self._access_file()
+        access.require()
         data_dir = Path(self.data_dir)
         plan = Plan(
             data_dir=data_dir,
             runtime_dir=Path(self.runtime_dir),
             db_url=self.db_url or f"sqlite:///{data_dir / 'sandbox.db'}",
             master_key_file=self.master_key_file,
-            policy_file=Path(self.policy_file or data_dir / POLICY_NAME),
+            access=access,
             audit_keep_days=self.audit_keep_days,
             allow_plaintext_on_disk=self.allow_plaintext_on_disk,
             start_timeout_seconds=self.start_timeout_seconds,
@@ -242,36 +343,49 @@ class SandboxApp(ExtensionApp):
             host_free_bytes=self._host_free_bytes,
             egress=self._egress,
             certificates=self._certificates,
-            choose_engine=lambda: self._choose_engine(data_dir),
+            choose_engine=self._choose_engine,
             caller_of=self._caller_of,
             events=self.serverapp.event_logger,
             log=self.log,
         )
         return await build(plan)
 
-    async def _choose_engine(self, data_dir: Path) -> Choice:
+    async def _choose_engine(self) -> Choice:
         if self._sandbox_engine is not None:  # tests put one here
             return Choice(self._sandbox_engine, True, f"{self._sandbox_engine.name}: given")
         docker = DockerEngine(parent=self)
-        bubblewrap = BubblewrapEngine(parent=self, **self._state_dir(data_dir))
-        return await choose(self.engine, docker, bubblewrap)
+        return await choose(self.engine, docker, self._bubblewrap())
 
-    def _state_dir(self, data_dir: Path) -> dict[str, Path]:
-        """Give the embedded engine's directory, unless an administrator has set one."""
-        is_set = "state_dir" in self.config.BubblewrapEngine
-        return {} if is_set else {"state_dir": data_dir / "bubblewrap"}
+    def _bubblewrap(self) -> BubblewrapEngine:
+        """Give the embedded engine, its directory in ours unless an administrator has set one."""
+        if "state_dir" in self.config.BubblewrapEngine:
+            return BubblewrapEngine(parent=self)
+        return BubblewrapEngine(parent=self, state_dir=Path(self.data_dir) / "bubblewrap")
 
-    def _caller_of(self, handler: JupyterHandler) -> Caller:
-        user, provider = handler.current_user, type(handler.identity_provider)
+    def is_administrator(self, handler: JupyterHandler) -> bool:
+        """Say whether an administrator asks through a handler, also where settings are wrong."""
+        user = handler.current_user
+        if user is None:
+            return False
+        owner = self._owner_of(handler)
+        if owner == CONSTANT_OWNER:  # unless that is what is wrong
+            return not any("owner_mode" in problem for problem in self._problems)
+        return bool(_of_hub(user).get("admin")) or owner in self.administrators
+
+    def _owner_of(self, handler: JupyterHandler) -> str:
+        provider = type(handler.identity_provider)
         single_secret = provider in (IdentityProvider, PasswordIdentityProvider) or (
             provider.__name__ == "LegacyIdentityProvider"
         )
-        owner = owner_of(user.username, single_secret, self.owner_mode)
-        of_hub = getattr(user, "hub_user", None) or {}  # jupyterhub.singleuser.extension
-        groups = (
-            of_hub.get("groups") or () if self.groups_hook is None else self.groups_hook(handler)
-        )
-        is_administrator = (
-            owner == CONSTANT_OWNER or bool(of_hub.get("admin")) or owner in self.administrators
-        )
-        return Caller(owner, frozenset(groups), is_administrator)
+        return owner_of(handler.current_user.username, single_secret, self.owner_mode)
+
+    def _caller_of(self, handler: JupyterHandler) -> Caller:
+        hook = self.groups_hook
+        of_hub = _of_hub(handler.current_user)
+        groups = of_hub.get("groups") or () if hook is None else hook(handler)
+        return Caller(self._owner_of(handler), frozenset(groups), self.is_administrator(handler))
+
+
+def _of_hub(user: Any) -> dict[str, Any]:
+    """Give what JupyterHub says of a user (``jupyterhub.singleuser.extension``)."""
+    return getattr(user, "hub_user", None) or {}

@@ -7,14 +7,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jupyter_core.application import JupyterApp
 from traitlets import Enum, Unicode
 
 from ..demo.assistant import Assistant, DemoFailed
+from .server_settings import configured_extension
+from .strict_app import StrictApp
 from .temporary_server import ServerFailed, temporary_server
 
 
-class DemoApp(JupyterApp):
+class DemoApp(StrictApp):
     """Show a whole job of an assistant, from a CSV to a shared chart and workbook."""
 
     name = "jupyter-sandbox-demo"
@@ -31,6 +32,10 @@ class DemoApp(JupyterApp):
 
     def start(self) -> None:
         """Run the demo; exit with 1 and the reason if a step fails."""
+        problems = configured_extension().find_problems()
+        if problems:
+            print("the server is not configured correctly:", *problems, sep="\n", file=sys.stderr)
+            self.exit(1)
         base = Path(tempfile.mkdtemp(prefix="jsb-demo", dir="/tmp"))
         try:
             with temporary_server(base, self.engine) as server:

@@ -1,8 +1,9 @@
 """``jupyter sandbox doctor``: does a sandbox work here, what holds it, and what to do if not.
 
 It starts a server of its own with the user's configuration and asks it for its deep health report;
-what it prints is that report. Settings of the server on the command line hold as they would there.
-With ``--probe`` it also attacks a sandbox of its own from inside.
+what it prints is that report. Settings of the server on the command line hold as they would there;
+what is wrong with them, with the policy file or with the directories is said first, and nothing is
+started or made. With ``--probe`` it also attacks a sandbox of its own from inside.
 Exit code 1 when a step failed, no engine works or an attack was not contained; a limit that does
 not hold is a warning.
 """
@@ -25,13 +26,16 @@ from traitlets import Bool, Enum
 from ..demo.assistant import Server
 from ..policy.tiers import Tier
 from .probe import Attempt, ProbeFailed, probe, to_rows
-from .server_settings import UnknownSetting, split_settings
-from .strict_app import StrictApp
+from .server_settings import ServerSettingsApp, configured_extension
 from .temporary_server import ServerFailed, temporary_server
 from .visible_processes import WARNING, are_command_lines_shown
 
 _REPORT_SECONDS = 600.0
 _SIGNS = {"enforced": "ok", "weaker": "weak", "not_enforced": "NO"}
+# Places of the server that is asked about; the one that is started has its own.
+_OF_THE_SERVER = tuple(
+    f"--SandboxApp.{name}=" for name in ("data_dir", "runtime_dir", "db_url", "master_key_file")
+)
 _STEPS = {
     "start": "start a conversation",
     "echo": "run echo hello",
@@ -41,7 +45,7 @@ _STEPS = {
 }
 
 
-class DoctorApp(StrictApp):
+class DoctorApp(ServerSettingsApp):
     """Check that sandboxes work here, and say what holds them and what does not."""
 
     name = "jupyter-sandbox-doctor"
@@ -66,23 +70,14 @@ class DoctorApp(StrictApp):
         ),
     }
 
-    def parse_command_line(self, argv: list[str] | None = None) -> None:
-        """Parse the arguments; what are the server's settings is kept for it."""
-        try:
-            own, self._settings = split_settings(
-                sys.argv[1:] if argv is None else argv, "DoctorApp"
-            )
-        except UnknownSetting as exc:
-            print(f"jupyter sandbox doctor: {exc}", file=sys.stderr)
-            self.exit(1)
-        super().parse_command_line(own)
-
     def start(self) -> None:
         """Print the report; exit with 1 if sandboxes do not work here."""
+        self._require_settings()
         attempts: list[Attempt] = []
         base = Path(tempfile.mkdtemp(prefix="jsb-doctor", dir="/tmp"))
         try:
-            with temporary_server(base, self.engine, self._settings) as server:
+            own = [word for word in self.settings_given if not word.startswith(_OF_THE_SERVER)]
+            with temporary_server(base, self.engine, own) as server:
                 report = _ask(server)
                 _add_what_the_host_shows(report)
                 if self.attack:
@@ -102,12 +97,23 @@ class DoctorApp(StrictApp):
         contained = all(each.contained for each in attempts)
         self.exit(0 if report.get("ok") and contained else 1)
 
+    def _require_settings(self) -> None:
+        """Exit with 1 and what is wrong if the server would not work with its settings."""
+        engine = [f"--SandboxApp.engine={self.engine}"] if self.engine else []
+        problems = configured_extension([*engine, *self.settings_given]).find_problems()
+        if problems and self.as_json:
+            shape = {"ok": False, "code": "misconfigured", "problems": problems}
+            print(json.dumps(shape, indent=2))
+        if problems:
+            self.refuse(problems)
+
 
 def to_lines(report: dict[str, Any]) -> Iterator[str]:
     """Give a health report as lines for people."""
     engine = report.get("engine")
     if engine is None:  # an error of the server in place of a report
         yield f"no report: {report.get('message', report)}"
+        yield from report.get("problems", ())
         return
     yield f"engine    {engine['name']}: {engine['reason']}"
     for warning in engine["warnings"]:

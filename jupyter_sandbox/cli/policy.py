@@ -32,15 +32,15 @@ class _PolicyFileApp(ServerDataApp):
     @property
     def file(self) -> Path:
         """The file."""
-        return Path(self.setting("policy_file") or self.directory / POLICY_NAME)
+        return Path(self.server.policy_file or self.directory / POLICY_NAME)
 
-    def _read(self) -> str:
+    def _read(self, file: Path) -> str:
         try:
-            return self.file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8")
         except FileNotFoundError:
             return ""
         except (OSError, UnicodeDecodeError) as exc:
-            return self._fail(f"{self.file}: {exc}")
+            return self._fail(f"{file}: {exc}")
 
     def _fail(self, why: str) -> str:
         print(why, file=sys.stderr)
@@ -57,7 +57,8 @@ class _SwitchApp(_PolicyFileApp):
         """Switch; exit with 1 and the line when the file is not right as it is."""
         super().start()
         try:
-            replace_text(self.file, with_flag(self._read(), self.value))
+            text = with_flag(self._read(self.file), self.value)
+            replace_text(self.file, text, keeps_access=True)
         except (OSError, PolicyTextError) as exc:
             self._fail(f"{self.file}: {exc}; nothing was changed")
         print(f"{self.file}: chat_sandbox is {'on' if self.value else 'off'}")
@@ -68,7 +69,7 @@ class _SwitchApp(_PolicyFileApp):
 
     async def _note(self) -> None:
         """Write it into the audit log, if a server has made one."""
-        if not self.setting("db_url") and not self.database_file.exists():
+        if not self.server.db_url and not self.database_file.exists():
             return
         async with self.database() as database:
             master = load_master_keys(self.key_file, os.environ, may_create=False)
@@ -110,17 +111,16 @@ class PolicyCheckApp(_PolicyFileApp):
     def start(self) -> None:
         """Check; exit with 1, the line and the reason when it is not."""
         super().start()
-        if self.extra_args:
-            self.policy_file = self.extra_args[0]
-            if not self.file.exists():
-                self._fail(f"{self.file}: there is no such file")
+        file = Path(self.extra_args[0]) if self.extra_args else self.file
+        if self.extra_args and not file.exists():
+            self._fail(f"{file}: there is no such file")
         try:
-            policy = parse_policy(self._read())
+            policy = parse_policy(self._read(file))
         except PolicyTextError as exc:
-            self._fail(f"{self.file}: {exc}")
+            self._fail(f"{file}: {exc}")
             return
         switched = "on" if policy.chat_sandbox else "off"
-        print(f"{self.file}: right; chat_sandbox is {switched}, {len(policy.grants)} grants")
+        print(f"{file}: right; chat_sandbox is {switched}, {len(policy.grants)} grants")
 
 
 class PolicyApp(StrictApp):

@@ -48,6 +48,7 @@ def temporary_server(base: Path, engine: str, settings: Sequence[str] = ()) -> I
         *(sys.executable, "-m", "jupyter", "server", "--no-browser", "--ip=127.0.0.1"),
         *(f"--port={port}", f"--ServerApp.root_dir={base}", "--ServerApp.port_retries=0"),
         *(f"--SandboxApp.data_dir={base / 'data'}", f"--SandboxApp.runtime_dir={base / 'run'}"),
+        *("--SandboxApp.db_url=", "--SandboxApp.master_key_file="),  # those in its data_dir
         *([f"--SandboxApp.engine={engine}"] if engine else []),
         *(["--allow-root"] if os.getuid() == 0 else []),
         *settings,

@@ -1,23 +1,28 @@
 """The file of flags and grants: read again whenever it has changed, replaced as a whole.
 
 Each request looks at the file's metadata, so that a change counts from the next one on, whoever
-made it: an editor, the command line, another server. The rule: a text that is not right changes
-nothing; the policy before it stays in force and the log says where the mistake is. Where there is
-none before it, at a server's start, nobody has access.
+made it: an editor, the command line, another server. The rules: a text that is not right, or a file
+that cannot be read any more, changes nothing: the policy before it stays in force and the log says
+why; at a server's start, where there is none before it, nobody has access. What was seen of a file
+is remembered after its policy is in force, not before.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import Unavailable
+from ..errors import Misconfigured, Unavailable
+from ..models import JsonValue
 from ..policy.access import AccessPolicy
 from ..policy.access_text import MOST_BYTES, PolicyTextError, parse_policy
 from ..stores.whole_file import replace_text
 
-_Signature = tuple[int, int, int, int]
+_Signature = tuple[int, int, int, int, int]
+_NOBODY = AccessPolicy(chat_sandbox=False)
 
 
 class AccessFile:
@@ -29,6 +34,15 @@ class AccessFile:
         A file that need not exist: then the feature is on, for everybody.
     note : callable
         Is told of each policy that comes into force (``AuditLog.note``).
+    must_exist : bool
+        A missing file is a problem: it was named in the settings.
+
+    Attributes
+    ----------
+    problem : PolicyTextError or None
+        Why the file is not what is in force.
+    document : JSON object
+        The text of the policy in force.
     """
 
     def __init__(
@@ -36,13 +50,20 @@ class AccessFile:
         path: Path,
         log: logging.Logger,
         note: Callable[..., None] = lambda action, **detail: None,
+        *,
+        must_exist: bool = False,
     ) -> None:
         self.path = path
         self.problem: PolicyTextError | None = None
+        self.document: JsonValue = {}
         self._log = log
         self._note = note
+        self._must_exist = must_exist
         self._policy: AccessPolicy | None = None
         self._seen: _Signature | None = None
+        self._is_current = False  # whether what was seen has been dealt with
+        self._has_file = False  # whether the policy in force was in a file
+        self._reported = ""
 
     def __repr__(self) -> str:
         return f"<AccessFile {self.path} {self._policy}>"
@@ -50,49 +71,86 @@ class AccessFile:
     def current(self) -> AccessPolicy:
         """Give the policy in force; a look at a local file's metadata, a few microseconds."""
         signature = _signature(self.path)
-        if self._policy is None or signature != self._seen:
-            self._seen = signature
-            self._policy = self._read(self._policy)
-        return self._policy
+        if not self._is_current or signature != self._seen:
+            self._is_current = False
+            self._read()
+            self._is_current = self.problem is None or self.problem.is_of_text
+            self._seen = signature  # of before it was read: a change since then is seen
+        return self._policy or _NOBODY
 
-    def text(self) -> str:
-        """Give the file's text; "" if there is none. ``Unavailable`` when it cannot be read."""
-        try:
-            with self.path.open("rb") as file:
-                return file.read(MOST_BYTES + 1).decode("utf-8", "surrogateescape")
-        except FileNotFoundError:
-            return ""
-        except OSError as exc:
-            raise Unavailable(
-                "the policy file cannot be read", status=503, detail=str(exc)
-            ) from exc
+    def require(self) -> None:
+        """Raise ``Misconfigured`` while no policy has come into force."""
+        self.current()
+        if self._policy is None:
+            raise Misconfigured([f"{self.path}: {self.problem}"])
 
-    def replace(self, text: str) -> AccessPolicy:
-        """Check and write a text (0600, atomically); blocks. ``PolicyTextError``: nothing is."""
+    def tell(self, note: Callable[..., None]) -> None:
+        """Tell of the policy in force, and of each that comes into force from now on."""
+        self._note = note
+        if self._policy is not None:
+            self._tell(self._policy)
+
+    def replace(self, text: str) -> None:
+        """Check and write a text, atomically; it is in force after the next ``current``. Blocks.
+
+        Raises
+        ------
+        PolicyTextError
+            The text is not right; nothing was written.
+        Unavailable
+            It cannot be written.
+        """
         parse_policy(text)
         try:
-            replace_text(self.path, text)
+            replace_text(self.path, text, keeps_access=True)
         except OSError as exc:
             raise Unavailable("the policy file cannot be written", detail=str(exc)) from exc
-        return self.current()
 
-    def _read(self, before: AccessPolicy | None) -> AccessPolicy:
+    def _read(self) -> None:
         try:
-            policy = parse_policy(self.text())
-        except (PolicyTextError, Unavailable) as exc:
-            self.problem = exc if isinstance(exc, PolicyTextError) else PolicyTextError(1, str(exc))
-            if before is None:
-                self._log.error("%s: %s; nobody has access", self.path, self.problem)
-                return AccessPolicy(chat_sandbox=False)
-            self._log.error("%s: %s; the policy before stays in force", self.path, self.problem)
-            return before
-        self.problem = None
+            text = self._text()
+            policy = parse_policy(text or "")
+        except PolicyTextError as exc:
+            self.problem = exc
+            if self._reported != str(exc):
+                self._reported = str(exc)
+                stays = (
+                    "nobody has access"
+                    if self._policy is None
+                    else ("the policy before stays in force")
+                )
+                self._log.error("%s: %s; %s", self.path, exc, stays)
+            return
+        before, self._policy = self._policy, policy
+        self._has_file = text is not None
+        self.document = json.loads(text) if text and text.strip() else {}
+        self.problem, self._reported = None, ""
         if policy != before:
-            switched = "on" if policy.chat_sandbox else "off"
-            grants = len(policy.grants)
-            self._note("policy_in_force", switched_on=policy.chat_sandbox, count=grants)
-            self._log.info("%s: chat_sandbox is %s, %d grants", self.path, switched, grants)
-        return policy
+            self._tell(policy)
+
+    def _tell(self, policy: AccessPolicy) -> None:
+        grants = len(policy.grants)
+        switched = "on" if policy.chat_sandbox else "off"
+        self._log.info("%s: chat_sandbox is %s, %d grants", self.path, switched, grants)
+        self._note("policy_in_force", switched_on=policy.chat_sandbox, count=grants)
+
+    def _text(self) -> str | None:
+        """Give the file's text; None where there was no file and need not be one."""
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
+        except FileNotFoundError as exc:
+            if not (self._has_file or self._must_exist or os.path.lexists(self.path)):
+                return None
+            raise PolicyTextError(
+                0, "there is no such file (`jupyter sandbox enable` makes one)"
+            ) from exc
+        except OSError as exc:
+            raise PolicyTextError(0, f"cannot be read: {exc.strerror}") from exc
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise PolicyTextError(data[: exc.start].count(b"\n") + 1, "not UTF-8") from exc
 
 
 def _signature(path: Path) -> _Signature | None:
@@ -100,4 +158,7 @@ def _signature(path: Path) -> _Signature | None:
         status = path.stat()
     except OSError:
         return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return (
+        *(status.st_dev, status.st_ino, status.st_size),
+        *(status.st_mtime_ns, status.st_ctime_ns),  # a mode that changes makes it readable
+    )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from ..errors import SandboxError
+from ..event_loop import require_loop
 from ..models import JsonValue, MessageKind, MessageRecord
 from ..stores.message_records import Entry, MessagePage, MessageRecords, require_number
 
@@ -42,7 +43,11 @@ class Journal:
         return f"<Journal {len(self._waiting)} wait>"
 
     def add(self, conversation_id: str, kind: MessageKind, body: Mapping[str, JsonValue]) -> None:
-        """Add a message soon; nobody waits for it. One of a deleted conversation is nowhere."""
+        """Add a message soon; nobody waits for it. One of a deleted conversation is nowhere.
+
+        On the loop only.
+        """
+        require_loop()
         entry = _entry(conversation_id, kind, body)
         if self._waiting_bytes + len(entry.body) > _MOST_WAITING_BYTES:
             self._lost += 1

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Mapping
 
 from ..errors import LimitExceeded, SandboxError
+from ..event_loop import require_loop
 from ..stores.message_records import MessageRecords
 
 _POLL_SECONDS = 1.0
@@ -66,6 +67,7 @@ class MessageFeeds:
         LimitExceeded
             So many read this conversation already.
         """
+        require_loop()
         feeds = self._feeds.setdefault(conversation_id, set())
         if len(feeds) >= _MOST_FEEDS:
             raise LimitExceeded(
@@ -98,7 +100,11 @@ class MessageFeeds:
                 self.close(feed)
 
     def written(self, numbers: Mapping[str, int]) -> None:
-        """Wake the readers of these conversations: each has a message of this number now."""
+        """Wake the readers of these conversations: each has a message of this number now.
+
+        On the loop only.
+        """
+        require_loop()
         for conversation_id, number in numbers.items():
             feeds = self._feeds.get(conversation_id)
             if feeds and number > self._known.get(conversation_id, 0):

@@ -42,7 +42,7 @@ from .bubblewrap_program import Bubblewrap, find_programs
 from .bubblewrap_starts import BubblewrapStarts
 from .cgroups import Cgroups, find_cgroups
 from .configurable import ConfigurableEngine, DirectoryTrait
-from .disk_images import DiskImages
+from .disk_images import TEMPLATE, DiskImages
 from .disk_use import deleted_use, tree_use
 from .group_limits import (
     read_group_cpu_seconds,
@@ -67,6 +67,11 @@ class BubblewrapEngine(ConfigurableEngine):
 
     name = "bubblewrap"
 
+    # Patterns of what it puts into its directories.
+    STATE_NAMES = r"[0-9a-f]{12,32}|data"
+    DATA_NAMES = rf"[0-9a-f]{{12,32}}|{TEMPLATE}.*"
+    STAGE_NAMES = r"uids"
+
     state_dir = DirectoryTrait(
         help="""Directory for the records by which a new server process finds running sandboxes.
         Default: "bubblewrap" in the extension's data directory."""
@@ -85,9 +90,10 @@ class BubblewrapEngine(ConfigurableEngine):
 
     uid_base = Integer(
         uids.DEFAULT_BASE,
-        min=1,
+        min=uids.COUNT,
         help="""Only when the server runs as root: first of 65,536 user numbers, of which each
-        sandbox gets its own. They must belong to no account and no subuid range.""",
+        sandbox gets its own, at least 65,536. They must belong to no account and no subuid
+        range.""",
     ).tag(config=True)
 
     start_timeout_seconds = Float(

@@ -6,7 +6,7 @@ import os
 from abc import ABCMeta
 from typing import Any
 
-from traitlets import Unicode
+from traitlets import TraitError, Unicode
 from traitlets.config import LoggingConfigurable
 from traitlets.traitlets import MetaHasTraits
 
@@ -27,9 +27,12 @@ class ConfigurableEngine(LoggingConfigurable, Engine, metaclass=_EngineMeta):
 
 
 class DirectoryTrait(Unicode[str, Any]):
-    """The path of a directory: a string or a ``Path``; ``~`` is the home."""
+    """The absolute path of a directory: a string or a ``Path``; ``~`` is the home."""
 
     def validate(self, obj: Any, value: Any) -> str:
-        """Give it as an absolute string."""
+        """Give it as a string."""
         text = os.fspath(value) if isinstance(value, os.PathLike) else value
-        return os.path.abspath(os.path.expanduser(super().validate(obj, text)))
+        path = os.path.expanduser(super().validate(obj, text))
+        if not os.path.isabs(path):
+            raise TraitError(f"{path!r} is not an absolute path")
+        return os.path.abspath(path)

@@ -23,6 +23,7 @@ from .cgroups import SandboxGroups
 from .process_table import ProcessId
 
 _NAME = "sandbox.json"
+_ALSO = {f"{_NAME}.new", "fstab"}  # what can be there without a record: a server was killed
 _ID = re.compile(r"[0-9a-f]{12,32}")
 
 
@@ -127,6 +128,23 @@ class Records:
             return sorted(name for name in os.listdir(self.state_dir) if _ID.fullmatch(name))
         except FileNotFoundError:
             return []
+
+    def find_foreign(self) -> Path | None:
+        """Give something in a sandbox's place that is not of ours; None if there is none.
+
+        What has no record is swept away, so it must not be somebody else's.
+        """
+        for sandbox_id in self.ids():
+            directory = self.directory(sandbox_id)
+            try:
+                names = set(os.listdir(directory))
+            except FileNotFoundError:  # its sandbox was removed just now
+                continue
+            except OSError:
+                return directory
+            if _NAME not in names and not names <= _ALSO:
+                return directory
+        return None
 
     @contextlib.contextmanager
     def lock(self, sandbox_id: str, timeout_seconds: float) -> Iterator[None]:

@@ -71,12 +71,17 @@ _VALIDATOR = Draft202012Validator(SCHEMA)
 
 
 class PolicyTextError(ValueError):
-    """What is wrong with a text, and on which line (from 1)."""
+    """What is wrong with a text, and on which line (from 1; 0: there is no text to read)."""
 
     def __init__(self, line: int, reason: str) -> None:
-        super().__init__(f"line {line}: {reason}")
+        super().__init__(f"line {line}: {reason}" if line else reason)
         self.line = line
         self.reason = reason
+
+    @property
+    def is_of_text(self) -> bool:
+        """Whether it lasts until the text changes."""
+        return self.line > 0
 
     def to_json(self) -> dict[str, JsonValue]:
         """Give both for an answer."""

@@ -23,6 +23,7 @@ from ..errors import (
     Forbidden,
     InvalidRequest,
     LimitExceeded,
+    Misconfigured,
     NotFound,
     SandboxError,
     ToolError,
@@ -262,6 +263,8 @@ class SandboxHandler(APIHandler):
         if exc.detail:
             self.log.warning("%s: %s (%s)", exc.code, exc.message, exc.detail)
         match exc:
+            case Misconfigured():
+                self._answer_misconfigured(exc)
             case FeatureOff():
                 self.answer_error(503, exc.code, exc.message)
             case Forbidden():
@@ -276,6 +279,17 @@ class SandboxHandler(APIHandler):
                 self.answer_error(422, exc.code, exc.message)
             case _:
                 self.answer_error(500, exc.code, exc.message)
+
+    def _answer_misconfigured(self, exc: Misconfigured) -> None:
+        """Answer the same on every route: the health report of a server that does not work."""
+        if self._finished:
+            return
+        metrics.count_refusal(exc.code)
+        shape: dict[str, JsonValue] = {"ok": False, "code": exc.code, "message": exc.message}
+        if self.settings["jupyter_sandbox"].is_administrator(self):
+            shape["problems"] = [*exc.problems]
+        self.set_header("Retry-After", str(exc.retry_after_seconds))
+        self.answer(shape, exc.status)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Give errors that tornado found in the same shape."""

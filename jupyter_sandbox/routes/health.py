@@ -17,6 +17,10 @@ _CHECK_SECONDS = 20.0
 _ONLY_WITH_A_TOKEN = (
     "The deep check starts a sandbox: send POST, or GET with a token in place of a cookie."
 )
+_NO_POLICY = (
+    "the file of flags and grants is not right, or cannot be read: the policy before it stays in "
+    "force"
+)
 _NO_MEMORY = (
     "the memory of the host is almost used up: no sandbox is started or woken until there is more"
 )
@@ -54,11 +58,14 @@ class HealthHandler(SandboxHandler):
         ok = bool(engine["available"])
         lack = self._lack()
         database = await self._database()
+        policy = self._policy()
         ok = ok and bool(database["available"])
+        all_well = ok and not lack and bool(policy["available"])
         report: dict[str, JsonValue] = {
-            "ok": ok and not lack,
+            "ok": all_well,
             "engine": engine,
             "database": database,
+            "policy": policy,
             "places": await self._places(),
             "memory": self._memory(),
         }
@@ -66,7 +73,7 @@ class HealthHandler(SandboxHandler):
         steps: list[dict[str, JsonValue]] = []
         if deep:
             result = await self.services.five_steps.run(self.owner)
-            report["ok"] = ok and not lack and result.ok
+            report["ok"] = all_well and result.ok
             steps = _steps(result)
             report["steps"] = [*steps]
             limits = result.limits
@@ -81,8 +88,9 @@ class HealthHandler(SandboxHandler):
         code = "unhealthy"  # with a message, as every error has
         failed = [step["message"] for step in steps if not step["ok"]]
         why = lack or engine["reason"]
-        if not database["available"]:
-            why = database["reason"]
+        for part in (policy, database):
+            if not part["available"]:
+                why = part["reason"]
         self.answer({"code": code, "message": str([*failed, why][0]), **report}, 503)
 
     def _lack(self) -> str:
@@ -97,6 +105,14 @@ class HealthHandler(SandboxHandler):
         except SandboxError as exc:
             return {"available": False, "reason": exc.message}
         return {"available": True, "reason": "the sandbox database can be written to"}
+
+    def _policy(self) -> dict[str, JsonValue]:
+        access = self.services.access
+        access.current()
+        if access.problem is None:
+            return {"available": True, "reason": "the policy file is what is in force"}
+        where = f" ({access.path}: {access.problem})" if self.caller.is_administrator else ""
+        return {"available": False, "reason": _NO_POLICY + where}
 
     async def _places(self) -> JsonValue:
         """Give what is taken and what there is; null when the database does not say."""

@@ -158,7 +158,11 @@ class PlaintextDirs:
                 detail=str(self._parent),
             )
         if status.st_mode & 0o077:
-            os.chmod(self._parent, 0o700)
+            raise Unavailable(
+                "the directory for plaintext is open to other users of this machine: chmod 700",
+                status=503,
+                detail=str(self._parent),
+            )
 
     def _file(self, sandbox_id: str, name: str) -> Path:
         if "/" in name or name in ("", ".", ".."):

@@ -19,6 +19,7 @@ from typing import Any
 
 from .. import metrics
 from ..errors import SandboxError
+from ..event_loop import require_loop
 from ..models import AuditEntry, JsonValue
 from .audit_chain import Mark
 from .audit_records import Appended, AuditRecords, LogDamaged
@@ -69,7 +70,8 @@ class AuditLog:
     def note(
         self, action: str, actor: str = "", conversation_id: str = "", **detail: JsonValue
     ) -> None:
-        """Take note; without an actor it is the conversation's owner."""
+        """Take note; without an actor it is the conversation's owner. On the loop only."""
+        require_loop()
         if len(self._waiting) >= _MOST_WAITING:
             self._lost += 1
             metrics.AUDIT_LOST.inc()
@@ -78,7 +80,11 @@ class AuditLog:
         self._begin()
 
     def note_denial(self, conversation_id: str) -> None:
-        """Count a connection that the egress proxy refused; told as one entry for many."""
+        """Count a connection that the egress proxy refused; told as one entry for many.
+
+        On the loop only.
+        """
+        require_loop()
         if conversation_id in self._denied or len(self._denied) < _MOST_DENIED:
             self._denied[conversation_id] = self._denied.get(conversation_id, 0) + 1
             self._begin()

@@ -266,6 +266,20 @@ def transaction(connection: sa.Connection) -> Iterator[None]:
         raise
 
 
+def why_wrong_url(db_url: str) -> str:
+    """Say why a URL is that of no database we could use; "" if it is. Connects to nothing."""
+    try:
+        url = sa.make_url(db_url)
+        url.get_dialect().import_dbapi()
+    except (NoSuchModuleError, ImportError) as exc:
+        return f"no driver for it is installed: {exc}"
+    except ArgumentError:
+        return "is no database URL"
+    if url.get_backend_name() == "sqlite" and not DatabaseFile(url.database).is_absolute:
+        return "the path of a SQLite file must be absolute: sqlite:////PATH, with four slashes"
+    return ""
+
+
 def _parse(db_url: str) -> URL:
     try:
         return sa.make_url(db_url)

@@ -26,12 +26,20 @@ class DatabaseFile:
     """The file of ``database`` of a URL; one in memory is always at its place."""
 
     def __init__(self, database: str | None) -> None:
-        is_file = database not in _NOT_FILES and not str(database).startswith("file:")
-        self._path = Path(str(database)) if is_file else None
+        given = "" if database in _NOT_FILES else str(database)
+        self._uri = given if given.startswith("file:") else ""
+        self._path = Path(given) if given and not self._uri else None
         self._identity: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"<DatabaseFile {self._path} {self._identity}>"
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether its place does not depend on a process's working directory."""
+        if self._path is not None:
+            return self._path.is_absolute()
+        return not self._uri or self._uri.startswith(("file:/", "file::memory:"))
 
     def note(self) -> None:
         """Remember which file is at its place now: the one that was connected to."""

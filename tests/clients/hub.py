@@ -32,7 +32,7 @@ class Hub:
     Attributes
     ----------
     policy : Path
-        The file of flags and grants that all servers read; not there at first.
+        The file of flags and grants that all servers read; it lets everybody in at first.
     """
 
     def __init__(self, base: Path, port: int, token: str) -> None:
@@ -91,6 +91,7 @@ def running_hub() -> Iterator[Hub]:
     """Run a Hub while the block runs; whatever its servers leave is removed."""
     base = Path(tempfile.mkdtemp(prefix="jsb-hub", dir="/tmp"))  # short, for sockets
     (base / "all").mkdir()
+    (base / "sandbox-policy.json").write_text("{}")
     program = installed(PROXY) / "configurable-http-proxy/bin/configurable-http-proxy"
     ports, token = free_ports(4), secrets.token_hex(16)
     env = {
