@@ -43,6 +43,13 @@ class AllBut:
     values: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class DoneNothing:
+    """Answered with success, and not done, when all conditions hold; else allowed."""
+
+    conditions: tuple[Condition, ...]
+
+
 _GROUPS = {
     "processes": """
         arch_prctl capget capset execve execveat exit exit_group fork getpgid getpgrp getpid
@@ -89,7 +96,7 @@ _GROUPS = {
         io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit""",
     "sockets, once made": """
         accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg
-        recvmsg sendmmsg sendmsg sendto setsockopt shutdown""",
+        recvmsg sendmmsg sendmsg sendto shutdown""",
     "System V and POSIX messages, of the sandbox's own namespace": """
         mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget
         msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget""",
@@ -103,6 +110,7 @@ ALLOWED = frozenset(name for names in _GROUPS.values() for name in names.split()
 # All that makes a namespace: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 _CLONE_NEW = 0x7E02_0000
 
+_SOL_SOCKET, _SO_LINGER = 1, 13
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _SOCK_STREAM, _SOCK_DGRAM, _SOCK_KIND = 1, 2, 0xF  # above the kind are CLOEXEC and NONBLOCK
 _NETLINK_ROUTE, _NETLINK_AUDIT = 0, 9
@@ -117,7 +125,7 @@ def _internet(family: int, icmp: int) -> tuple[tuple[Condition, ...], ...]:
     )
 
 
-CONDITIONAL: dict[str, AnyOf | AllBut] = {
+CONDITIONAL: dict[str, AnyOf | AllBut | DoneNothing] = {
     "clone": AnyOf(((Condition(0, 0, _CLONE_NEW),),)),
     "socket": AnyOf(
         (
@@ -130,6 +138,9 @@ CONDITIONAL: dict[str, AnyOf | AllBut] = {
         )
     ),
     "socketpair": AnyOf(((Condition(0, _AF_UNIX),),)),
+    # The last close of a socket waits as long as this says, whoever makes it: a process of the host
+    # that was passed the socket, or a thread of the kernel's. Programs that set it go on without.
+    "setsockopt": DoneNothing((Condition(1, _SOL_SOCKET), Condition(2, _SO_LINGER))),
     # TIOCSTI and TIOCLINUX type into a terminal; TIOCSETD makes the host load a line discipline.
     "ioctl": AllBut(1, (0x5412, 0x541C, 0x5423)),
     # Linux, Linux with 32-bit names (uname26 both), without address randomisation, only asking.

@@ -150,6 +150,20 @@ def test_arguments_are_looked_at(machine, name, arguments, fine):
     assert decide_by_json(name, *arguments) == wanted
 
 
+LINGERS = [(3, 1, 13), (3, 0xFFFF_FFFF_0000_0001, 0x1_0000_000D), (0, 1, 13, 0, 8)]
+SETS_ANOTHER = [(3, 1, 12), (3, 1, 13 | 0x4000_0000), (3, 6, 13), (3, 0, 0), (3, 0x8000_0001, 13)]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_close_that_would_wait_is_answered_with_success_and_not_set(machine):
+    for arguments in LINGERS:
+        assert decide(machine, "setsockopt", *arguments) == 0
+        assert decide_by_json("setsockopt", *arguments) == 0
+    for arguments in SETS_ANOTHER:
+        assert decide(machine, "setsockopt", *arguments) == ALLOW
+        assert decide_by_json("setsockopt", *arguments) == ALLOW
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_calls_of_another_architecture_end_the_process(machine):
     program = seccomp_bpf.program(machine)
