@@ -63,18 +63,18 @@ class EgressProxy:
     rules : EgressRules
         What all sandboxes of this server may reach; does not change while it runs.
     command : sequence of str
-        Starts the process; tests give one whose resolver they control.
+        Starts the process, in place of ``COMMAND``; tests give one whose resolver they control.
     """
 
     def __init__(
         self,
         rules: EgressRules,
         log: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] = (),
     ) -> None:
         self.rules = rules
         self._log = log or logging.getLogger(__name__)
-        self._command = tuple(command)
+        self._command = tuple(command) or COMMAND
         self._opened: dict[str, _Opened] = {}
         self._denials: dict[str, deque[Denial]] = {}
         self._numbers = itertools.count(1)

@@ -131,7 +131,7 @@ class EgressProcess:
             self._log,
             _log_bug,
         )
-        listener.start()
+        await listener.start()
         self._listeners[sandbox] = listener
 
     async def _close(self, sandbox: str) -> None:
