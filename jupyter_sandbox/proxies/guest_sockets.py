@@ -88,17 +88,9 @@ class GuestListener:
     async def _start_courier(self) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        command = (sys.executable, "-I", "-S", str(_COURIER), str(self._path), str(self._backlog))
-        nothing: dict[str, str] = {}  # of the server's environment: it may hold keys
         with theirs:
             try:
-                self._courier = subprocess.Popen(
-                    command,
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    cwd="/",
-                    env=nothing,
-                )
+                self._courier = _spawn(theirs, self._path, self._backlog)
             except BaseException:
                 ours.close()
                 raise
@@ -124,6 +116,17 @@ class GuestListener:
             courier.send_signal(signal.SIGKILL)  # ends a close that waits, too
             # A close that nothing can end keeps a killed process for a while.
             threading.Thread(target=courier.wait, name="jsbx-courier", daemon=True).start()
+
+
+def _spawn(control: socket.socket, path: Path, backlog: int) -> subprocess.Popen[bytes]:
+    """Start a courier; nothing of the server's environment goes along: it may hold keys."""
+    return subprocess.Popen(
+        (sys.executable, "-I", "-S", str(_COURIER), str(path), str(backlog)),
+        stdin=control.fileno(),
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        env={},
+    )
 
 
 async def listen(path: Path, backlog: int) -> GuestListener:

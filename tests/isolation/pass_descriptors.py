@@ -37,7 +37,7 @@ held, found, linger = [], [], (0, 0)
 deadline = time.monotonic() + 20
 while not glob.glob(PATTERN) and time.monotonic() < deadline:
     time.sleep(0.05)
-for number in range(COUNT):
+for _ in range(COUNT):
     sender, rest = waiting()
     held.append(rest)
     linger = struct.unpack("ii", sender.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))

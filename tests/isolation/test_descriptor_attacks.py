@@ -25,8 +25,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jupyter_sandbox.policy.egress_rules import EgressCaps
 from jupyter_sandbox.proxies import guest_sockets
 from jupyter_sandbox.proxies.egress import EgressProxy
+from jupyter_sandbox.proxies.forward import kept_bytes
+from jupyter_sandbox.proxies.forward.budgets import Budgets, CapReached
+from jupyter_sandbox.proxies.forward.kept_bytes import KeptBytes, make_memory
 from jupyter_sandbox.proxies.guest_sockets import bind, listen, refuses_descriptors
 from jupyter_sandbox.sandbox.link import GuestLink
 from tests import egress_lab, old_kernel
@@ -299,3 +303,65 @@ async def test_a_courier_that_was_killed_is_started_again(on_old_kernel, short_d
         writer.close()
     finally:
         await link.close()
+
+
+@attack("T45", on="")
+async def test_a_proxy_that_was_killed_goes_on_with_the_days_bytes(short_dir):
+    swallowed = 0
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal swallowed
+        while data := await reader.read(65536):
+            swallowed += len(data)
+
+    async def send(client: egress_lab.Client, port: int, size: int) -> None:
+        _, writer = await client.tunnel(port)
+        writer.write(egress_lab.hello(egress_lab.GOOD) + b"x" * size)
+        writer.write_eof()
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    caps = EgressCaps(up_bytes_per_day=500_000)
+    async with (
+        egress_lab.serving(swallow) as port,
+        egress_lab.running(short_dir, egress_lab.rules(port, caps=caps)) as (proxy, client),
+    ):
+        await send(client, port, 400_000)
+        await egress_lab.eventually(lambda: swallowed > 400_000)
+        before = proxy.pid
+        os.kill(before, signal.SIGKILL)
+        await egress_lab.eventually(lambda: proxy.pid not in (None, before))
+        await proxy.open("s1", "c1", client.path)
+        await send(client, port, 400_000)
+        await egress_lab.eventually(lambda: proxy.denials("c1", 0.0))
+        (denial,) = proxy.denials("c1", 0.0)
+        assert denial.reason == "this conversation has sent all it may within a day"
+        assert swallowed <= 500_000
+
+
+def test_what_was_counted_is_there_for_the_next_process_and_rows_are_used_again():
+    memory = make_memory()
+    try:
+        first = Budgets(EgressCaps(up_bytes_per_day=100), kept=KeptBytes(memory))
+        first.meter("a").count(0, 60)
+        first.meter("b").count(0, 10)
+        second = Budgets(EgressCaps(up_bytes_per_day=100), kept=KeptBytes(memory))
+        assert (second.of("a").bytes.left(0), second.of("b").bytes.left(0)) == (40, 90)
+        assert second._total.left(0) == second.caps.up_bytes_per_day_total - 70
+        kept = KeptBytes(memory)
+        kept.forget("a")
+        assert KeptBytes(memory).of("a").tolist() == [0, 0, 0]
+        assert KeptBytes(memory).of("b")[1] == 10
+    finally:
+        os.close(memory)
+
+
+def test_a_name_for_which_there_is_no_row_is_counted_too(monkeypatch):
+    monkeypatch.setattr(kept_bytes, "_ROWS", 2)
+    kept = KeptBytes()
+    kept.of("a"), kept.of("b")
+    meter = Budgets(EgressCaps(up_bytes_per_day=100), kept=kept).meter("c")
+    meter.count(0, 100)
+    with pytest.raises(CapReached):
+        meter.count(0, 1)
