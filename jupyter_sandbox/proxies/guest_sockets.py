@@ -115,7 +115,8 @@ class GuestListener:
         if courier is not None:
             courier.send_signal(signal.SIGKILL)  # ends a close that waits, too
             # A close that nothing can end keeps a killed process for a while.
-            threading.Thread(target=courier.wait, name="jsbx-courier", daemon=True).start()
+            with contextlib.suppress(RuntimeError):  # no more threads: it is reaped some time
+                threading.Thread(target=courier.wait, name="jsbx-courier", daemon=True).start()
 
 
 def _spawn(control: socket.socket, path: Path, backlog: int) -> subprocess.Popen[bytes]:
