@@ -24,6 +24,8 @@ import sys
 import threading
 from pathlib import Path
 
+from ..models import JsonValue
+
 SO_PASSRIGHTS = 83  # asm-generic/socket.h; Python does not name it
 _COURIER = Path(__file__).with_name("courier.py")
 _START_SECONDS = 20.0
@@ -185,11 +187,16 @@ def refuses_descriptors() -> bool:
     return False
 
 
-def how() -> str:
-    """Give the way that sandboxes' connections are taken here, for health reports."""
+def describe() -> dict[str, JsonValue]:
+    """Say for health reports who reads what sandboxes send here, and why."""
     if refuses_descriptors():
-        return "the kernel refuses descriptors that a sandbox passes to the server"
-    return "a process for each sandbox reads for the server: the kernel is older than Linux 6.16"
+        text = "the server reads them; the kernel refuses descriptors that a sandbox passes"
+        return {"read_by": "server", "text": text}
+    text = (
+        "a process for each socket (courier) reads them: this kernel cannot refuse descriptors "
+        "that a sandbox passes (Linux 6.16 can)"
+    )
+    return {"read_by": "couriers", "text": text}
 
 
 async def _receive(control: socket.socket) -> socket.socket:

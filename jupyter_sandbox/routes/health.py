@@ -10,6 +10,7 @@ from ..errors import InvalidRequest, SandboxError
 from ..models import Enforced, JsonValue
 from ..policy.memory import Level
 from ..policy.tiers import advice, describe, tier_of
+from ..proxies import guest_sockets
 from ..tools.five_steps import FiveStepsResult
 from .base import SandboxHandler, endpoint
 
@@ -44,6 +45,7 @@ class HealthHandler(SandboxHandler):
             "database": database,
             "places": await self._places(),
             "memory": self._memory(),
+            "sockets": guest_sockets.describe(),
         }
         limits: Sequence[Enforced] = ()
         steps: list[dict[str, JsonValue]] = []
