@@ -27,6 +27,7 @@ from ..sandbox.homes import Homes
 _TICK_SECONDS = 0.5
 _STANDS_SECONDS = 5.0
 _END_SECONDS = 10.0  # that the loop may stand, all in all, after SIGTERM
+_LONGEST_END_SECONDS = 60.0  # that the whole end may take; systemd kills after 90
 _MAX_FRAMES = 8
 _STATUS = Path("/proc/self/status")
 
@@ -44,12 +45,12 @@ class Standstill:
         self._frame_at = 0.0
         self._frame_place = 0
         self._is_said = False
-        self._is_ending = False
+        self._ending_at = 0.0  # when SIGTERM came
         self._stood_seconds = 0.0  # since SIGTERM
         self._previous: Any = None
 
     def __repr__(self) -> str:
-        return f"<Standstill {'ending' if self._is_ending else ''}>"
+        return f"<Standstill {'ending' if self._ending_at else 'watching'}>"
 
     def start(self) -> None:
         """Begin, on the loop to be watched. Once."""
@@ -66,13 +67,13 @@ class Standstill:
         thread.start()
 
     def close(self) -> None:
-        """Stop watching: nothing of a sandbox is read any more. Twice is once."""
+        """Stop watching the loop: nothing of a sandbox is read any more. Twice is once."""
         self._closed.set()
         if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
             signal.signal(signal.SIGTERM, self._previous)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        self._is_ending = True
+        self._ending_at = self._ending_at or time.monotonic()
         self._previous(number, frame)
 
     def _answer(self) -> None:
@@ -80,6 +81,7 @@ class Standstill:
 
     def _watch(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         while not self._closed.wait(_TICK_SECONDS):
+            self._end_if_late()
             if not self._has_answered:
                 self._look(thread)
                 continue
@@ -88,16 +90,23 @@ class Standstill:
             try:
                 loop.call_soon_threadsafe(self._answer)
             except RuntimeError:  # it is closed
-                return
+                break
+        while self._ending_at:  # what the process waits for at its end may be a sandbox's, too
+            time.sleep(_TICK_SECONDS)
+            self._end_if_late()
+
+    def _end_if_late(self) -> None:
+        is_late = time.monotonic() - self._ending_at > _LONGEST_END_SECONDS
+        if self._ending_at and (is_late or self._stood_seconds >= _END_SECONDS):
+            self._log.critical("the server does not end after SIGTERM: it is ended at once")
+            os._exit(128 + signal.SIGTERM)
 
     def _look(self, thread: int) -> None:
         """Look at a loop that has not answered since ``_asked_at``."""
         now = time.monotonic()
-        if self._is_ending or _is_pending(signal.SIGTERM):
+        if self._ending_at or _is_pending(signal.SIGTERM):
+            self._ending_at = self._ending_at or now
             self._stood_seconds += _TICK_SECONDS
-            if self._stood_seconds >= _END_SECONDS:
-                self._log.critical("the server stands still after SIGTERM: it is ended at once")
-                os._exit(128 + signal.SIGTERM)
         frame = sys._current_frames().get(thread)
         if frame is None:
             return
