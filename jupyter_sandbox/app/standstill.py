@@ -82,7 +82,7 @@ class Standstill:
     def _watch(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         while not self._closed.wait(_TICK_SECONDS):
             self._end_if_late()
-            if not self._has_answered:
+            if not self._has_answered and loop.is_running():
                 self._look(thread)
                 continue
             self._frame, self._is_said = None, False

@@ -35,13 +35,14 @@ from jupyter_sandbox.proxies.guest_sockets import bind, listen, refuses_descript
 from jupyter_sandbox.sandbox.link import GuestLink
 from tests import egress_lab, old_kernel
 from tests.attacks import attack
+from tests.conftest import BUBBLEWRAP
 from tests.isolation.hostile_guest import HELLO, Watch
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
 
 INSIDE = (Path(__file__).parent / "pass_descriptors.py").read_text(encoding="utf-8")
 DIRECTORIES = ("dial", "egress")
-_LINGER_SECONDS = 4
+_LINGER_SECONDS = 3
 _ASKING = """
 import sys, time, urllib.request
 seconds, url = float(sys.argv[1]), sys.argv[2]
@@ -57,6 +58,11 @@ while time.monotonic() < end:
 @pytest.fixture
 def sandbox_config():
     return {"SandboxEgress": {"presets": [], "allow_hosts": ["allowed.example"]}}
+
+
+@pytest.fixture
+def on_old_kernel(monkeypatch) -> None:
+    old_kernel.pretend(monkeypatch)
 
 
 class ThirdParty:
@@ -125,11 +131,10 @@ async def test_descriptors_that_wait_to_be_closed_keep_nobody_waiting(
         assert [each["linger"] for each in got.values()] == [[0, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("engine_name", [pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)])
-async def test_a_server_on_an_older_kernel_works_and_keeps_nobody_waiting(
-    monkeypatch, engine_name, jp_serverapp, api, third_party
-):
-    old_kernel.pretend(monkeypatch)
+@pytest.mark.own_server
+@pytest.mark.usefixtures("on_old_kernel")
+@pytest.mark.parametrize("engine_name", [BUBBLEWRAP], indirect=True)
+async def test_a_server_on_an_older_kernel_works_and_keeps_nobody_waiting(api, third_party):
     got = await attacked(api, third_party)
     assert {code for each in got.values() for code in each["sent"]} == {0}
 
@@ -174,11 +179,6 @@ def standing(pid: int) -> int:
     """Give how many threads of a process wait for a TCP socket to take what it holds."""
     waits = Path(f"/proc/{pid}/task").glob("*/wchan")
     return sum(path.read_text() == "wait_woken" for path in waits)
-
-
-@pytest.fixture
-def on_old_kernel(monkeypatch) -> None:
-    old_kernel.pretend(monkeypatch)
 
 
 @attack("T44", on="")
