@@ -135,6 +135,12 @@ CASES = [
     ("ioctl", (0, 0x1_0000_5412), False),  # CVE-2019-10063
     ("ioctl", (0, 0xFFFF_FFFF_0000_541C), False),
     ("ioctl", (0, 0x4000_5412), True),
+    ("fcntl", (3, 1), True),
+    ("fcntl", (3, 1025), True),  # F_GETLEASE
+    ("fcntl", (3, 1030), True),  # F_DUPFD_CLOEXEC
+    ("fcntl", (3, 1024), False),  # F_SETLEASE
+    ("fcntl", (3, 0xFFFF_FFFF_0000_0400), False),
+    ("fcntl", (3, 1040), False),  # F_SETDELEG
     ("personality", (0,), True),
     ("personality", (0xFFFF_FFFF,), True),
     ("personality", (0x40000,), True),

@@ -1,4 +1,4 @@
-"""Descriptors that are passed to the server: whoever makes their last close waits as they say.
+"""What the kernel makes a server's thread wait for: descriptors that it closes last, leases.
 
 Inside a real sandbox, where the kernel refuses them and the filter of system calls lets no close
 wait; and played from the host, where no filter holds, against a server on an older kernel. A third
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ from jupyter_sandbox.proxies.forward.budgets import Budgets, CapReached
 from jupyter_sandbox.proxies.forward.kept_bytes import KeptBytes, make_memory
 from jupyter_sandbox.proxies.guest_sockets import bind, listen, refuses_descriptors
 from jupyter_sandbox.sandbox.link import GuestLink
+from jupyter_sandbox.sandbox.way_out import WayOut
 from tests import egress_lab, old_kernel
 from tests.attacks import attack
 from tests.conftest import BUBBLEWRAP
@@ -365,3 +367,38 @@ def test_a_name_for_which_there_is_no_row_is_counted_too(monkeypatch):
     meter.count(0, 100)
     with pytest.raises(CapReached):
         meter.count(0, 1)
+
+
+# Leases: whoever opens a file to change it waits for those who hold one.
+
+_LEASING = """
+import fcntl, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = open(sys.argv[1])
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@attack("T46", on="")
+async def test_a_lease_on_what_lies_in_a_sandbox_keeps_no_later_server_waiting(short_dir):
+    egress = short_dir / "egress"
+    egress.mkdir()
+    way_out = WayOut(None, logging.getLogger())
+    way_out.open("s1", "c1", egress, "first")
+    holder = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _LEASING, str(egress / "off")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        assert await holder.stdout.readline() == b"\n"
+        started = time.monotonic()
+        way_out.open("s1", "c1", egress, "second")
+        assert time.monotonic() - started < 1
+        assert os.listdir(short_dir) == ["egress"]
+    finally:
+        holder.kill()
+        await holder.wait()
