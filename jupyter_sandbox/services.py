@@ -47,6 +47,8 @@ class Services:
         Flags and grants.
     caller_of : callable
         Gives who asks through a handler.
+    stop_watching : callable
+        Ends the watch over the loop, when all that is read from sandboxes is closed.
     engine_reason : str
         Why this engine was chosen, or why there is none; safe to show.
     """
@@ -76,6 +78,7 @@ class Services:
     state_counts: StateCounts
     disk_guard: DiskGuard
     way_out: WayOut
+    stop_watching: Callable[[], None]
     previews: FilePreviews
     limits: Limits
     lifecycle: Lifecycle

@@ -39,6 +39,7 @@ AGAIN = {
         "isolation/test_probe.py",
         "isolation/test_network_attacks.py",
         "isolation/test_link_attacks.py",
+        "isolation/test_descriptor_attacks.py",
         "isolation/test_uploads_attacks.py",
         "isolation/test_kernels_on_engines.py",
         "end_to_end/test_way_out.py",

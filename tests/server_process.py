@@ -25,6 +25,8 @@ _START_SECONDS = 150.0
 class ServerProcess:
     """A server on ``engine`` whose files are below ``base``; not started yet."""
 
+    program: tuple[str, ...] = ("jupyter", "server")
+
     def __init__(self, base: Path, engine: str, *settings: str) -> None:
         self.base = base
         self.engine = engine
@@ -47,7 +49,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [
-            *(sys.executable, "-m", "jupyter", "server", "--no-browser", "--ip=127.0.0.1"),
+            *(sys.executable, "-m", *self.program, "--no-browser", "--ip=127.0.0.1"),
             *(f"--port={self.port}", "--ServerApp.port_retries=0"),
             f"--ServerApp.root_dir={self.base}",
             f"--SandboxApp.engine={self.engine}",

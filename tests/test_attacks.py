@@ -62,6 +62,8 @@ IN_MAKE_TEST_ALL = {
     "T03": ("G", "the server bounds what it accepts; the sender's kernel has no part in it"),
     "T11": ("G", "the proxy bounds what it forwards; the sender's kernel has no part in it"),
     "T19": ("G", "bytes of a stream, which every kernel carries alike"),
+    "T44": ("G", "gVisor passes no descriptor to a socket of the host"),
+    "T45": ("G", "gVisor passes no descriptor to a socket of the host"),
 }
 
 

@@ -93,9 +93,11 @@ from ..tools.calls import Calls
 from ..tools.five_steps import FiveSteps
 from ..tools.guidance import guidance, network_text
 from ..tools.notebooks import Notebooks
+from .standstill import Standstill
 
 _FORGET_SECONDS = 60.0
 _GRACE_SECONDS = 60.0  # of a call beyond its longest time, until its end is recorded
+_QUARANTINE_SECONDS = 1.0
 _CALLS_SECONDS = 5.0  # between looks for calls whose server has died
 _SWEEP_SECONDS = 3600.0
 _PRUNE_SECONDS = 3600.0
@@ -163,6 +165,7 @@ class _Machines:
     disk_guard: DiskGuard
     audit: AuditLog
     marks: ServerMarks
+    standstill: Standstill
 
 
 async def build(plan: Plan) -> Services:
@@ -175,7 +178,9 @@ async def build(plan: Plan) -> Services:
     """
     base = await _open(plan)
     machines = await _build_machines(plan, base)
-    return await _build_services(plan, base, machines)
+    services = await _build_services(plan, base, machines)
+    machines.standstill.start()
+    return services
 
 
 async def let_go(services: Services) -> None:
@@ -199,6 +204,7 @@ async def let_go(services: Services) -> None:
     await services.audit.close()
     await services.database.close()
     services.marks.clear()
+    services.stop_watching()
 
 
 async def _open(plan: Plan) -> _Base:
@@ -263,7 +269,8 @@ async def _build_machines(plan: Plan, base: _Base) -> _Machines:
     disk_guard.start()
     marks = ServerMarks(plan.data_dir, secrets.token_hex(8))
     await asyncio.to_thread(marks.set)
-    return _Machines(sandboxes, way_out, disk_guard, audit, marks)
+    standstill = Standstill(sandboxes.homes, log)
+    return _Machines(sandboxes, way_out, disk_guard, audit, marks, standstill)
 
 
 async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Services:
@@ -338,6 +345,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
     housekeeping = Housekeeping(Leases(connections), marks, log)
     for name, seconds, work, alone in (
         ("warm pool", ROUND_SECONDS, warm_pool.look, False),
+        ("quarantine", _QUARANTINE_SECONDS, sandboxes.end_quarantined, False),
         ("memory", MEMORY_LOOK_SECONDS, memory_guard.look, False),
         ("adopt", every, adopting.adopt_all, False),
         ("reap", every, reaping.reap, True),
@@ -374,6 +382,7 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         audit=audit,
         disk_guard=machines.disk_guard,
         way_out=machines.way_out,
+        stop_watching=machines.standstill.close,
         state_counts=StateCounts(database),
         marks=marks,
         warm_pool=warm_pool,

@@ -81,7 +81,11 @@ class DoctorApp(ServerSettingsApp):
                 report = _ask(server)
                 _add_what_the_host_shows(report)
                 if self.attack:
-                    attempts = probe(server, has_own_kernel=_has_own_kernel(report))
+                    attempts = probe(
+                        server,
+                        has_own_kernel=_has_own_kernel(report),
+                        has_couriers=(report.get("sockets") or {}).get("read_by") == "couriers",
+                    )
         except (ServerFailed, ProbeFailed) as exc:
             print(f"{exc}; the end of its log:", file=sys.stderr)
             print((base / "server.log").read_text()[-4000:], file=sys.stderr)
@@ -134,8 +138,9 @@ def to_lines(report: dict[str, Any]) -> Iterator[str]:
         )
         if limit["advice"]:
             yield f"{'':<24} what to do: {limit['advice']}"
+    yield f"\nsockets   {report['sockets']['text']}"
     if report["tier"]:
-        yield f"\ntier      {report['tier']['text']}"
+        yield f"tier      {report['tier']['text']}"
 
 
 def _add_what_the_host_shows(report: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class Attempt:
     contained: bool
 
 
-def probe(server: Server, *, has_own_kernel: bool) -> list[Attempt]:
+def probe(server: Server, *, has_own_kernel: bool, has_couriers: bool) -> list[Attempt]:
     """Run all attacks in a sandbox of their own, which is removed afterwards.
 
     Parameters
@@ -45,6 +45,8 @@ def probe(server: Server, *, has_own_kernel: bool) -> list[Attempt]:
     has_own_kernel : bool
         Whether system calls are gVisor's to answer, as the host knows it. Some that are refused
         elsewhere are harmless then; the sandbox must show that it is so.
+    has_couriers : bool
+        Whether processes of their own read for the server (``proxies.guest_sockets``).
 
     Raises
     ------
@@ -56,7 +58,7 @@ def probe(server: Server, *, has_own_kernel: bool) -> list[Attempt]:
         conversation = server.request("POST", "conversations", {})["id"]
         try:
             tools = f"conversations/{conversation}/tools"
-            for tool, arguments in calls(port, has_own_kernel=has_own_kernel):
+            for tool, arguments in calls(port, has_own_kernel, has_couriers):
                 result = server.request("POST", f"{tools}/{tool}", arguments)
             found = attempts(_text(result))
             if has_own_kernel:
@@ -68,13 +70,15 @@ def probe(server: Server, *, has_own_kernel: bool) -> list[Attempt]:
     return found
 
 
-def calls(port: int, *, has_own_kernel: bool = False) -> list[tuple[str, dict[str, object]]]:
+def calls(
+    port: int, has_own_kernel: bool = False, has_couriers: bool = False
+) -> list[tuple[str, dict[str, object]]]:
     """Give the tool calls that run the attacks; the text of the last one is the report."""
     script = (files(__package__) / "probe_inside.py").read_text(encoding="utf-8")
-    kernel = "own" if has_own_kernel else "shared"
+    words = f"{port} {'own' if has_own_kernel else 'shared'}{' couriers' if has_couriers else ''}"
     return [
         ("create_file", {"path": _PATH, "file_text": script, "overwrite": True}),
-        ("bash", {"command": f"python3 {_PATH} {port} {kernel}", "timeout_seconds": 120}),
+        ("bash", {"command": f"python3 {_PATH} {words}", "timeout_seconds": 120}),
     ]
 
 

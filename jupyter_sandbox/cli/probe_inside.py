@@ -6,7 +6,8 @@ something removes it, nothing is sent to another machine, and numbers are bounde
 of JSON: ``[[number, attack, expected, got, contained], …]``.
 
 Arguments: the port that the Jupyter Server listens on at the host's 127.0.0.1, and "own" where the
-host knows that gVisor answers the system calls here, else "shared"; or "processes": only that one.
+host knows that gVisor answers the system calls here, else "shared"; "couriers" where processes of
+their own read for the server. Or "processes": only that one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import resource
 import signal
 import socket
 import stat
+import struct
 import sys
 from typing import Callable, FrozenSet, List, Tuple
 
@@ -243,6 +245,24 @@ def dial_sockets() -> Tuple[str, bool]:
     return "a socket was renamed", False
 
 
+def passes_descriptor(is_taken: bool) -> Tuple[str, bool]:
+    """Pass a descriptor that does nothing to the server; fine where a courier takes it."""
+    names = [name for name in os.listdir(DIAL) if name.endswith(".sock")]
+    with socket.socket(socket.AF_UNIX) as door, open(os.devnull, "rb") as nothing:
+        door.connect(DIAL + "/" + names[0])
+        passed = struct.pack("i", nothing.fileno())
+        door.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+    return "it was taken" + (" by a courier" if is_taken else ""), is_taken
+
+
+def lets_a_close_wait() -> Tuple[str, bool]:
+    """Set that the last close of a socket waits; this one has nothing to wait for."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1))
+        waits = struct.unpack("ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0]
+    return "it was set" if waits else "it does not wait", not waits
+
+
 def set_user() -> Tuple[str, bool]:
     value = libc.prctl(39, 0, 0, 0, 0)  # PR_GET_NO_NEW_PRIVS; not every kernel has it in /proc
     return "no new privileges: %d" % value, value == 1
@@ -351,7 +371,7 @@ def uses_device() -> Tuple[str, bool]:
         os.unlink(path)
 
 
-def main(port: int, has_own_kernel: bool) -> None:
+def main(port: int, has_own_kernel: bool, has_couriers: bool) -> None:
     """Run all and print what came of them."""
     tcp, udp = socket.AF_INET, socket.SOCK_DGRAM
     attack("T01", "put a link among the server's sockets", "EROFS", dial_directory)
@@ -413,6 +433,12 @@ def main(port: int, has_own_kernel: bool) -> None:
     attack("T03", "open files without number", "a limit", lambda: limit(resource.RLIMIT_NOFILE))
     attack("T26", "see processes of the host", "the guest as process 1", first_process)
     attack("T26", "see the server's environment", "none", environment)
+    attack(
+        "T44",
+        "pass a descriptor to the server",
+        "EPERM, or to a courier",
+        lambda: passes_descriptor(has_couriers),
+    )
     attack("T27", "write to the uploads", "EROFS", lambda: writes(UPLOADS + "/probe"))
 
 
@@ -423,6 +449,7 @@ def attacks_on_the_hosts_kernel() -> None:
     attack("T13", "watch the kernel by perf", "EPERM", watch_by_perf)
     attack("T13", "make an io_uring", "EPERM", io_uring)
     attack("T14", "find devices", "none", devices)
+    attack("T44", "let the last close of a socket wait", "it does not wait", lets_a_close_wait)
     attack("T60", "take asynchronous requests", "ENOSYS", lambda: system_call("io_setup"))
     attack("T61", "open terminals without number", "ENOSPC after 64", terminals)
     attack("T61", "make timers without number", "a limit of its own", timers)
@@ -437,6 +464,9 @@ def attacks_on_gvisor() -> None:
     attack("T13", "watch the kernel by perf", own, lambda: gvisors_own(watch_by_perf))
     attack("T13", "make an io_uring", own, lambda: gvisors_own(io_uring))
     attack("T13", "use a block device", "ENXIO", uses_device)
+    attack(
+        "T44", "let the last close of a socket wait", own, lambda: gvisors_own(lets_a_close_wait)
+    )
     known = HARMLESS_DEVICES | GVISOR_DEVICES
     attack("T14", "find devices", "none but gVisor's own", lambda: devices(known))
 
@@ -449,5 +479,5 @@ if __name__ == "__main__":
     if sys.argv[2] == "processes":
         processes_without_number()
     else:
-        main(int(sys.argv[1]), sys.argv[2] == "own")
+        main(int(sys.argv[1]), sys.argv[2] == "own", sys.argv[3:] == ["couriers"])
     print("\nPROBE " + json.dumps(found))

@@ -461,7 +461,10 @@ class Conversation:
         around.log.warning("conversation %s: sandbox lost: %s", self.conversation_id, why)
         if await around.database.lose_sandbox(self.conversation_id, record.sandbox_id):
             await self._note(replaced_sandbox(why))
-            around.audit.note("sandbox_lost", "", self.conversation_id)
+            if around.sandboxes.homes.why_quarantined(record.sandbox_id):
+                around.audit.note("sandbox_quarantined", "", self.conversation_id)
+            else:
+                around.audit.note("sandbox_lost", "", self.conversation_id)
             await around.sandboxes.remove(record.sandbox_id)
 
     async def _note_resumed(self) -> None:

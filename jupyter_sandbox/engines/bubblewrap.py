@@ -114,6 +114,8 @@ class BubblewrapEngine(ConfigurableEngine):
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         self._calls = BlockingCalls("jsbx-bubblewrap", _THREADS)
+        # Apart: the kernel may take minutes for a file of many extents, and nothing ends that.
+        self._removals = BlockingCalls("jsbx-bubblewrap-remove", _THREADS)
         self._records = Records(Path(self.state_dir))
         self._is_root = os.geteuid() == 0
         self._program: Bubblewrap | None = None
@@ -159,7 +161,7 @@ class BubblewrapEngine(ConfigurableEngine):
 
     async def remove(self, sandbox_id: str) -> None:
         """See ``Engine.remove``."""
-        await self._calls.run(self._remove, sandbox_id)
+        await self._removals.run(self._remove, sandbox_id)
 
     async def enforcement(self, sandbox_id: str) -> tuple[Enforced, ...]:
         """See ``Engine.enforcement``."""
@@ -176,7 +178,7 @@ class BubblewrapEngine(ConfigurableEngine):
 
     async def sweep(self, server_id: str) -> Sequence[str]:
         """See ``Engine.sweep``."""
-        return await self._calls.run(self._sweep, server_id)
+        return await self._removals.run(self._sweep, server_id)
 
     def disk_paths(self) -> Sequence[Path]:
         """See ``Engine.disk_paths``."""
@@ -185,6 +187,7 @@ class BubblewrapEngine(ConfigurableEngine):
     async def close(self) -> None:
         """See ``Engine.close``."""
         await self._calls.close()
+        await self._removals.close()
 
     # Starting
 

@@ -27,6 +27,7 @@ from .seccomp_rules import (
     AllBut,
     AnyOf,
     Condition,
+    DoneNothing,
 )
 
 # Of linux/audit.h; both little-endian with 64 bits.
@@ -97,19 +98,25 @@ def _decide(name: str) -> _Code:
         return _any_of(rule)
     if isinstance(rule, AllBut):
         return _all_but(rule)
+    if isinstance(rule, DoneNothing):
+        return [*_if_all(rule.conditions, _ERRNO), _return(_ALLOW)]  # errno 0: success
     return [_return(_ERRNO | REFUSED_ERRNO)]
 
 
 def _any_of(rule: AnyOf) -> _Code:
     code: _Code = []
     for conditions in rule.alternatives:
-        alternative = [_return(_ALLOW)]
-        for condition in reversed(conditions):  # one that fails jumps behind the alternative
-            test = _test(condition)
-            jump = (_JUMP_EQUAL, 0, len(alternative), condition.value)
-            alternative = [*test, jump, *alternative]
-        code += alternative
+        code += _if_all(conditions, _ALLOW)
     return [*code, _return(_ERRNO | REFUSED_ERRNO)]
+
+
+def _if_all(conditions: Sequence[Condition], action: int) -> _Code:
+    """Give what answers if all conditions hold; else it goes on behind."""
+    code = [_return(action)]
+    for condition in reversed(conditions):  # one that fails jumps behind
+        jump = (_JUMP_EQUAL, 0, len(code), condition.value)
+        code = [*_test(condition), jump, *code]
+    return code
 
 
 def _test(condition: Condition) -> _Code:

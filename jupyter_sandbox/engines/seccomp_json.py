@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..models import JsonValue
@@ -19,7 +19,9 @@ from .seccomp_rules import (
     CONDITIONAL,
     UNSUPPORTED_ERRNO,
     AllBut,
+    AnyOf,
     Condition,
+    DoneNothing,
 )
 
 _BITS = 32
@@ -46,15 +48,25 @@ def profile(unsupported: frozenset[str] = frozenset()) -> dict[str, JsonValue]:
         names: list[JsonValue] = [*sorted(unsupported)]
         rules.append({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": UNSUPPORTED_ERRNO})
     for name, rule in CONDITIONAL.items():
-        alternatives = (
-            tuple((each,) for each in complement(rule))
-            if isinstance(rule, AllBut)
-            else rule.alternatives
-        )
-        for conditions in alternatives:
-            args: list[JsonValue] = [_argument(condition) for condition in conditions]
+        if isinstance(rule, DoneNothing):
+            args = _arguments(rule.conditions)
+            rules.append({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 0, "args": args})
+        for conditions in _alternatives(rule):
+            args = _arguments(conditions)
             rules.append({"names": [name], "action": "SCMP_ACT_ALLOW", "args": args})
     return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}
+
+
+def _alternatives(rule: AnyOf | AllBut | DoneNothing) -> Iterator[tuple[Condition, ...]]:
+    """Give what allows a call: all conditions of one alternative."""
+    if isinstance(rule, AnyOf):
+        yield from rule.alternatives
+    elif isinstance(rule, AllBut):
+        yield from ((each,) for each in complement(rule))
+    else:  # those before hold, and this one does not
+        for number, condition in enumerate(rule.conditions):
+            for each in complement(AllBut(condition.argument, (condition.value,))):
+                yield (*rule.conditions[:number], each)
 
 
 def complement(rule: AllBut) -> Iterator[Condition]:
@@ -76,6 +88,10 @@ def complement(rule: AllBut) -> Iterator[Condition]:
                 pending.append((depth + 1, branch, inside))
             else:
                 yield Condition(rule.argument, branch, mask)
+
+
+def _arguments(conditions: Sequence[Condition]) -> list[JsonValue]:
+    return [_argument(condition) for condition in conditions]
 
 
 def _argument(condition: Condition) -> dict[str, JsonValue]:

@@ -43,6 +43,13 @@ class AllBut:
     values: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class DoneNothing:
+    """Answered with success, and not done, when all conditions hold; else allowed."""
+
+    conditions: tuple[Condition, ...]
+
+
 _GROUPS = {
     "processes": """
         arch_prctl capget capset execve execveat exit exit_group fork getpgid getpgrp getpid
@@ -74,7 +81,7 @@ _GROUPS = {
         select""",
     "files": """
         access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat
-        faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl
+        faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat
         fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstatfs fsync
         ftruncate futimesat getcwd getdents getdents64 getxattr getxattrat lchown lgetxattr link
         linkat listxattr listxattrat llistxattr lremovexattr lseek lsetxattr lstat mkdir mkdirat
@@ -87,7 +94,7 @@ _GROUPS = {
         inotify_add_watch inotify_init inotify_init1 inotify_rm_watch""",
     "sockets, once made": """
         accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg
-        recvmsg sendmmsg sendmsg sendto setsockopt shutdown""",
+        recvmsg sendmmsg sendmsg sendto shutdown""",
     "System V and POSIX messages, of the sandbox's own namespace": """
         mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget
         msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget""",
@@ -101,6 +108,8 @@ ALLOWED = frozenset(name for names in _GROUPS.values() for name in names.split()
 # All that makes a namespace: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 _CLONE_NEW = 0x7E02_0000
 
+_SOL_SOCKET, _SO_LINGER = 1, 13
+_F_SETLEASE, _F_SETDELEG = 1024, 1040
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _SOCK_STREAM, _SOCK_DGRAM, _SOCK_KIND = 1, 2, 0xF  # above the kind are CLOEXEC and NONBLOCK
 _NETLINK_ROUTE, _NETLINK_AUDIT = 0, 9
@@ -115,7 +124,7 @@ def _internet(family: int, icmp: int) -> tuple[tuple[Condition, ...], ...]:
     )
 
 
-CONDITIONAL: dict[str, AnyOf | AllBut] = {
+CONDITIONAL: dict[str, AnyOf | AllBut | DoneNothing] = {
     "clone": AnyOf(((Condition(0, 0, _CLONE_NEW),),)),
     "socket": AnyOf(
         (
@@ -128,6 +137,12 @@ CONDITIONAL: dict[str, AnyOf | AllBut] = {
         )
     ),
     "socketpair": AnyOf(((Condition(0, _AF_UNIX),),)),
+    # The last close of a socket waits as long as this says, whoever makes it: a process of the host
+    # that was passed the socket, or a thread of the kernel's. Programs that set it go on without.
+    "setsockopt": DoneNothing((Condition(1, _SOL_SOCKET), Condition(2, _SO_LINGER))),
+    # Whoever changes a file, or what a directory has, waits for the holder of a lease: 45 s, in a
+    # thread of the server's. Root of a container is the owner of what the server mounts there.
+    "fcntl": AllBut(1, (_F_SETLEASE, _F_SETDELEG)),
     # TIOCSTI and TIOCLINUX type into a terminal; TIOCSETD makes the host load a line discipline.
     "ioctl": AllBut(1, (0x5412, 0x541C, 0x5423)),
     # Linux, Linux with 32-bit names (uname26 both), without address randomisation, only asking.

@@ -25,6 +25,7 @@ from .. import metrics
 from ..errors import Unavailable
 from ..policy.egress_rules import Denial, EgressRules
 from .forward.control import MAX_LINE_BYTES, from_line, to_line
+from .forward.kept_bytes import make_memory
 
 COMMAND = (sys.executable, "-P", "-m", "jupyter_sandbox.proxies.forward")
 # Nothing else of the server's environment: it may hold keys.
@@ -63,24 +64,25 @@ class EgressProxy:
     rules : EgressRules
         What all sandboxes of this server may reach; does not change while it runs.
     command : sequence of str
-        Starts the process; tests give one whose resolver they control.
+        Starts the process, in place of ``COMMAND``; tests give one whose resolver they control.
     """
 
     def __init__(
         self,
         rules: EgressRules,
         log: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] = (),
     ) -> None:
         self.rules = rules
         self._log = log or logging.getLogger(__name__)
-        self._command = tuple(command)
+        self._command = tuple(command) or COMMAND
         self._opened: dict[str, _Opened] = {}
         self._denials: dict[str, deque[Denial]] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[str]] = {}
         self._process: Process | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._kept = -1  # what all its processes have counted
         self._is_up = asyncio.Event()
         self.on_denial: Callable[[str], None] = lambda conversation_id: None
 
@@ -102,6 +104,7 @@ class EgressProxy:
             It does not start; it is tried again all the same.
         """
         if self._keeping is None:
+            self._kept = make_memory()
             self._keeping = asyncio.ensure_future(self._keep())
         await self._order({"do": "ping"})
 
@@ -112,6 +115,7 @@ class EgressProxy:
             keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping
+            os.close(self._kept)
         self._opened.clear()
 
     async def open(self, sandbox_id: str, conversation_id: str, socket_path: Path) -> None:
@@ -198,12 +202,19 @@ class EgressProxy:
         """Start the process, tell it everything, and read from it until it ends."""
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=PIPE, stdout=PIPE, cwd="/", env=environment, limit=MAX_LINE_BYTES
+            *self._command,
+            stdin=PIPE,
+            stdout=PIPE,
+            cwd="/",
+            env=environment,
+            limit=MAX_LINE_BYTES,
+            pass_fds=[self._kept],
         )
         watching: asyncio.Task[None] | None = None
         try:
             assert process.stdin is not None
-            process.stdin.write(to_line({"do": "rules", "rules": self.rules.to_json()}))
+            first = {"do": "rules", "rules": self.rules.to_json(), "kept": self._kept}
+            process.stdin.write(to_line(first))
             for opened in self._opened.values():
                 process.stdin.write(to_line({**opened.to_order(), "number": 0}))
             self._process = process

@@ -10,6 +10,7 @@ from ..errors import Forbidden, InvalidRequest, SandboxError
 from ..models import Enforced, JsonValue
 from ..policy.memory import Level
 from ..policy.tiers import advice, describe, tier_of
+from ..proxies import guest_sockets
 from ..tools.five_steps import FiveStepsResult
 from .base import SandboxHandler, endpoint
 
@@ -68,6 +69,7 @@ class HealthHandler(SandboxHandler):
             "policy": policy,
             "places": await self._places(),
             "memory": self._memory(),
+            "sockets": guest_sockets.describe(),
         }
         limits: Sequence[Enforced] = ()
         steps: list[dict[str, JsonValue]] = []

@@ -19,6 +19,7 @@ _ID = re.compile(r"[0-9a-f]{12}")
 _OLD_SECONDS = 3600.0
 _TEMPORARY = (".guest-", ".site-")  # `bundle.py` and `client_settings.py`, on their way
 _SOCKETS = ("dial", "egress", "private")
+_QUARANTINED = "quarantined"
 
 
 def mark_of(server_id: str) -> str:
@@ -69,6 +70,24 @@ class Homes:
                     else:
                         Path(entry.path).unlink(missing_ok=True)
         shutil.rmtree(home, ignore_errors=True)
+
+    def at(self, path: str) -> str:
+        """Give the name of the directory of ours that a path lies in; "" for any other path."""
+        with contextlib.suppress(ValueError):
+            name = Path(path).relative_to(self._runtime_dir).parts[0]
+            if _ID.fullmatch(name) and (self._runtime_dir / name / self._mark).exists():
+                return name
+        return ""
+
+    def quarantine(self, sandbox_id: str, why: str) -> None:
+        """Note that a sandbox is not to be attached to any more, and why; it goes with it."""
+        (self.of(sandbox_id) / _QUARANTINED).write_text(why, encoding="utf-8")
+
+    def why_quarantined(self, sandbox_id: str) -> str:
+        """Give why a sandbox is not to be attached to; "" if it may be."""
+        with contextlib.suppress(OSError):
+            return (self.of(sandbox_id) / _QUARANTINED).read_text(encoding="utf-8")
+        return ""
 
     def ours(self) -> list[str]:
         """Give the first 12 characters of the ids of all sandboxes that have a directory."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
-import os
 import re
 import socket
 from collections import deque
@@ -25,6 +25,7 @@ from sandbox_guest.frames import Frame, FrameDecoder, FrameError, encode
 
 from ..errors import SandboxError, Unavailable
 from ..policy.json_bounds import check_json
+from ..proxies.guest_sockets import GuestListener, listen
 
 _READ_BYTES = 256 * 1024
 _HELLO_SECONDS = 5.0
@@ -200,7 +201,7 @@ class GuestLink:
     def __init__(self, dial_dir: Path, name: str, log: logging.Logger | None = None) -> None:
         self._path = dial_dir / f"{name}.sock"
         self._log = log or logging.getLogger(__name__)
-        self._listener: socket.socket | None = None
+        self._listener: GuestListener | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._hellos = 0
         self._refused = 0
@@ -223,24 +224,17 @@ class GuestLink:
 
     async def start(self) -> None:
         """Create the socket and listen. ``Unavailable`` when the path is too long or not ours."""
-        if len(os.fsencode(self._path)) > 107:
-            raise Unavailable(
-                "the runtime directory's path is too long for a unix socket (107 bytes); "
-                "set SandboxApp.runtime_dir to a shorter one",
-                status=503,
-            )
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            listener.bind(str(self._path))
-            listener.listen(_BACKLOG)
-            os.chmod(self._path, 0o666)  # the sandbox's user is another; the parent is 0700
+            self._listener = await listen(self._path, _BACKLOG)
         except OSError as exc:
-            listener.close()
+            if exc.errno == errno.ENAMETOOLONG:
+                raise Unavailable(
+                    "the runtime directory's path is too long for a unix socket (107 bytes); "
+                    "set SandboxApp.runtime_dir to a shorter one",
+                    status=503,
+                ) from exc
             raise Unavailable("the runtime directory is not usable", detail=repr(exc)) from exc
-        self._listener = listener
-        self._accepting = asyncio.ensure_future(self._accept(listener))
+        self._accepting = asyncio.ensure_future(self._accept(self._listener))
 
     async def open(self, target: str, timeout_seconds: float = 10.0) -> GuestStream:
         """Give a stream whose target is named; the guest's answer is awaited.
@@ -332,7 +326,7 @@ class GuestLink:
             self._accepting.cancel()
             await asyncio.wait([self._accepting], timeout=2)
         if self._listener is not None:
-            self._listener.close()
+            await self._listener.close()
         for task in list(self._tasks):
             task.cancel()
         for waiter in self._waiters:
@@ -343,8 +337,6 @@ class GuestLink:
         self._all.clear()
         self._idle.clear()
         self._pool.clear()
-        with contextlib.suppress(OSError):
-            self._path.unlink()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2)
 
@@ -385,7 +377,7 @@ class GuestLink:
         else:
             self._idle.append(stream)
 
-    async def _accept(self, listener: socket.socket) -> None:
+    async def _accept(self, listener: GuestListener) -> None:
         """Take streams at a bounded rate, for ever; those of other links do not wait for it."""
         loop = asyncio.get_running_loop()
         left, since = float(_ACCEPTS_AT_ONCE), loop.time()
@@ -398,7 +390,7 @@ class GuestLink:
                 continue
             left -= 1
             try:
-                connection, _ = await loop.sock_accept(listener)
+                connection = await listener.accept()
             except OSError as exc:  # no descriptors are left: others may give theirs back
                 self._log.warning("%s: no stream can be accepted: %s", self, exc.strerror)
                 await asyncio.sleep(1)

@@ -168,6 +168,9 @@ class Sandboxes:
         found = await _bounded(self.engine.inspect(sandbox_id))
         if found is None or found.state is EngineState.EXITED:
             return None
+        if why := self.homes.why_quarantined(sandbox_id):
+            await self.end(sandbox_id, why)
+            return None
         self.require_running()
         if found.state is EngineState.PAUSED:
             await _bounded(self.engine.resume(sandbox_id))
@@ -211,6 +214,13 @@ class Sandboxes:
         self._ended[sandbox_id] = why
         await _bounded(self.engine.remove(sandbox_id))
 
+    async def end_quarantined(self) -> None:
+        """End the attached ones that are quarantined."""
+        for sandbox_id in list(self.attached):
+            why = self.homes.why_quarantined(sandbox_id)
+            if why and sandbox_id not in self._ended:
+                await self.end(sandbox_id, why)
+
     async def remove(self, sandbox_id: str) -> None:
         """End an environment and remove all it left. A missing one is fine."""
         await self.way_out.close(sandbox_id)
@@ -220,8 +230,8 @@ class Sandboxes:
 
     async def why_gone(self, sandbox_id: str) -> str:
         """Give a sentence on what became of an environment, for the model."""
-        if sandbox_id in self._ended:
-            return self._ended[sandbox_id]
+        if why := self._ended.get(sandbox_id) or self.homes.why_quarantined(sandbox_id):
+            return why
         try:
             found = await _bounded(self.engine.inspect(sandbox_id))
         except Unavailable:

@@ -129,8 +129,11 @@ class WayOut:
         """
         off = directory / protocol.EGRESS_OFF
         if self._find_outside is None:
-            off.write_text(f"{OFF}\n", encoding="utf-8")
-            off.chmod(0o644)
+            # Made beside and moved: to open it for writing would wait for a lease of the sandbox's.
+            made = directory.with_name(f"{directory.name}-{off.name}")
+            made.write_text(f"{OFF}\n", encoding="utf-8")
+            made.chmod(0o644)
+            made.replace(off)
             return
         off.unlink(missing_ok=True)
         earlier = self._openings.pop(sandbox_id, None)

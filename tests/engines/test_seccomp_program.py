@@ -135,6 +135,12 @@ CASES = [
     ("ioctl", (0, 0x1_0000_5412), False),  # CVE-2019-10063
     ("ioctl", (0, 0xFFFF_FFFF_0000_541C), False),
     ("ioctl", (0, 0x4000_5412), True),
+    ("fcntl", (3, 1), True),
+    ("fcntl", (3, 1025), True),  # F_GETLEASE
+    ("fcntl", (3, 1030), True),  # F_DUPFD_CLOEXEC
+    ("fcntl", (3, 1024), False),  # F_SETLEASE
+    ("fcntl", (3, 0xFFFF_FFFF_0000_0400), False),
+    ("fcntl", (3, 1040), False),  # F_SETDELEG
     ("personality", (0,), True),
     ("personality", (0xFFFF_FFFF,), True),
     ("personality", (0x40000,), True),
@@ -148,6 +154,20 @@ def test_arguments_are_looked_at(machine, name, arguments, fine):
     wanted = ALLOW if fine else errno.EPERM
     assert decide(machine, name, *arguments) == wanted
     assert decide_by_json(name, *arguments) == wanted
+
+
+LINGERS = [(3, 1, 13), (3, 0xFFFF_FFFF_0000_0001, 0x1_0000_000D), (0, 1, 13, 0, 8)]
+SETS_ANOTHER = [(3, 1, 12), (3, 1, 13 | 0x4000_0000), (3, 6, 13), (3, 0, 0), (3, 0x8000_0001, 13)]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_close_that_would_wait_is_answered_with_success_and_not_set(machine):
+    for arguments in LINGERS:
+        assert decide(machine, "setsockopt", *arguments) == 0
+        assert decide_by_json("setsockopt", *arguments) == 0
+    for arguments in SETS_ANOTHER:
+        assert decide(machine, "setsockopt", *arguments) == ALLOW
+        assert decide_by_json("setsockopt", *arguments) == ALLOW
 
 
 @pytest.mark.parametrize("machine", MACHINES)

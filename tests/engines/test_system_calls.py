@@ -81,6 +81,8 @@ REFUSED = {
     "type into a terminal, disguised": ("ioctl", 0, 0x1_0000_5412, NOWHERE),
     "TIOCLINUX": ("ioctl", 0, 0x541C, NOWHERE),
     "a line discipline": ("ioctl", 0, 0x5423, NOWHERE),
+    "a lease": ("fcntl", 0, 1024, 0),
+    "a delegation": ("fcntl", 0, 1040, NOWHERE),
 }
 NEEDED = {
     "clone": ("clone", 0, 0, 0, 0, 0),

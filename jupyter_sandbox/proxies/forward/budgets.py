@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 
 from ...policy.egress_rules import EgressCaps
+from .kept_bytes import KeptBytes
 
 _DAY_SECONDS = 86_400.0
 _MAX_REMEMBERED = 20_000
+_ALL = ""  # no conversation's name
 # Requests that a refusal counts as. Who goes on asking for what is refused gains nothing by it and
 # takes processor time from others: 200 in a second slowed a neighbour's commands by a third.
 REFUSAL_COST = 5
@@ -23,38 +25,51 @@ class CapReached(Exception):
 
 
 class DayBytes:
-    """Bytes both ways within a day that begins with the first of them."""
+    """Bytes both ways within a day that begins with the first of them.
 
-    def __init__(self, up: int, down: int, clock: Callable[[], float]) -> None:
+    Parameters
+    ----------
+    kept : memoryview
+        Three words: since when, in nanoseconds (0: it has not begun), up, down.
+    """
+
+    def __init__(
+        self, up: int, down: int, clock: Callable[[], float], kept: memoryview[int]
+    ) -> None:
         self._caps = (up, down)
         self._clock = clock
-        self._used = [0, 0]
-        self._since = clock()
+        self._kept = kept
+        if not kept[0]:
+            self._begin()
 
     @property
     def is_over(self) -> bool:
         """Whether this day has passed."""
-        return self._clock() - self._since > _DAY_SECONDS
+        return self._clock() - self._kept[0] / 1e9 > _DAY_SECONDS
 
     def left(self, direction: int) -> int:
         """Give how many bytes may still go up (0) or down (1)."""
         if self.is_over:
-            self._used, self._since = [0, 0], self._clock()
-        return self._caps[direction] - self._used[direction]
+            self._begin()
+        return self._caps[direction] - self._kept[1 + direction]
 
     def add(self, direction: int, size: int) -> None:
         """Count bytes that went."""
-        self._used[direction] += size
+        self._kept[1 + direction] += size
+
+    def _begin(self) -> None:
+        self._kept[1] = self._kept[2] = 0
+        self._kept[0] = int(self._clock() * 1e9)
 
 
 class ConversationBudget:
     """What one conversation uses; outlives its sandboxes and listeners."""
 
-    def __init__(self, caps: EgressCaps, clock: Callable[[], float]) -> None:
+    def __init__(self, caps: EgressCaps, clock: Callable[[], float], kept: memoryview[int]) -> None:
         self._caps = caps
         self._clock = clock
         self.connections = 0
-        self.bytes = DayBytes(caps.up_bytes_per_day, caps.down_bytes_per_day, clock)
+        self.bytes = DayBytes(caps.up_bytes_per_day, caps.down_bytes_per_day, clock, kept)
         self._burst = 2.0 * caps.requests_per_second
         self._tokens = self._burst
         self._filled_at = clock()
@@ -78,13 +93,28 @@ class ConversationBudget:
 
 
 class Budgets:
-    """All conversations and their sum."""
+    """All conversations and their sum.
 
-    def __init__(self, caps: EgressCaps, clock: Callable[[], float] = time.monotonic) -> None:
+    Parameters
+    ----------
+    kept : KeptBytes
+        What earlier processes of this server have counted; None: nothing, and nobody comes after.
+    """
+
+    def __init__(
+        self,
+        caps: EgressCaps,
+        clock: Callable[[], float] = time.monotonic,
+        kept: KeptBytes | None = None,
+    ) -> None:
         self.caps = caps
         self._clock = clock
+        self._kept = kept or KeptBytes()
         self._conversations: dict[str, ConversationBudget] = {}
-        self._total = DayBytes(caps.up_bytes_per_day_total, caps.down_bytes_per_day_total, clock)
+        self._total = DayBytes(
+            *(caps.up_bytes_per_day_total, caps.down_bytes_per_day_total),
+            *(clock, self._kept.of(_ALL)),
+        )
 
     def __repr__(self) -> str:
         return f"<Budgets conversations={len(self._conversations)}>"
@@ -95,7 +125,9 @@ class Budgets:
         if found is None:
             if len(self._conversations) >= _MAX_REMEMBERED:
                 self._forget_idle()
-            found = self._conversations[conversation] = ConversationBudget(self.caps, self._clock)
+            found = self._conversations[conversation] = ConversationBudget(
+                self.caps, self._clock, self._kept.of(conversation)
+            )
         return found
 
     def meter(self, conversation: str) -> Meter:
@@ -103,8 +135,9 @@ class Budgets:
         return Meter(self.caps.up_bytes, self.of(conversation).bytes, self._total, self._clock)
 
     def _forget_idle(self) -> None:
-        kept = {name: b for name, b in self._conversations.items() if not b.is_idle}
-        self._conversations = kept
+        for name in [name for name, b in self._conversations.items() if b.is_idle]:
+            del self._conversations[name]
+            self._kept.forget(name)
 
 
 class Meter:

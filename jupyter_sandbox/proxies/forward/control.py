@@ -1,8 +1,9 @@
 """The pipe between the Jupyter server and the egress process: JSON lines, both ways.
 
-Downwards: ``rules`` (once, first), ``open``, ``close`` and ``ping``, each but the first with a
-number that ``done`` answers. Upwards: ``done``, ``denial``, ``log``. The rule: a server that does
-not read costs denials and log lines, never memory; the end of the pipe is the end of the process.
+Downwards: ``rules`` (once, first, with the memory of the day's bytes), ``open``, ``close`` and
+``ping``, each but the first with a number that ``done`` answers. Upwards: ``done``, ``denial``,
+``log``. The rule: a server that does not read costs denials and log lines, never memory; the end of
+the pipe is the end of the process.
 """
 
 from __future__ import annotations

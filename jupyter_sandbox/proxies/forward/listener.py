@@ -17,14 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..guest_sockets import GuestListener, listen
 from .budgets import Budgets
 from .connection import Connection, Outside
 from .log_line import Account
 
 _BACKLOG = 128
 _RETRY_SECONDS = 0.1
-_MAX_PATH_BYTES = 107
-_MODE = 0o666  # the sandbox's user is another; the directory above is only ours to enter
 
 OnEnd = Callable[[Account, list[int], float], None]
 """Takes a connection's account, its bytes up and down, and its seconds."""
@@ -61,8 +60,7 @@ class Listener:
         self._on_bug = on_bug
         self._own = asyncio.Semaphore(outside.caps.connections)
         self._connections: set[asyncio.Task[None]] = set()
-        self._socket: socket.socket | None = None
-        self._inode = 0
+        self._listener: GuestListener | None = None
         self._accepting: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -71,35 +69,20 @@ class Listener:
     @property
     def is_in_place(self) -> bool:
         """Whether the socket of this listener still lies at its path."""
-        with contextlib.suppress(OSError):
-            return self._socket is not None and os.lstat(self.path).st_ino == self._inode
-        return False
+        return self._listener is not None and self._listener.is_in_place
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Bind and accept; OSError if the path cannot be used."""
-        if len(os.fsencode(self.path)) > _MAX_PATH_BYTES:
-            raise OSError(errno.ENAMETOOLONG, "the path is too long for a unix socket")
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
                 raise OSError(errno.EEXIST, "something else lies at the socket's path")
-            self.path.unlink()  # of a process that is gone
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.bind(str(self.path))
-            os.chmod(self.path, _MODE)
-            self._inode = os.lstat(self.path).st_ino
-            sock.listen(_BACKLOG)
-        except BaseException:
-            sock.close()
-            raise
-        self._socket = sock
-        self._accepting = asyncio.ensure_future(self._accept(sock))
+        self._listener = await listen(self.path, _BACKLOG)
+        self._accepting = asyncio.ensure_future(self._accept(self._listener))
 
     async def close(self) -> None:
         """Stop listening, end all connections, remove the socket. Twice is once."""
-        sock, self._socket = self._socket, None
-        if sock is None:
+        listener, self._listener = self._listener, None
+        if listener is None:
             return
         tasks = set(self._connections)
         if self._accepting is not None:
@@ -107,18 +90,14 @@ class Listener:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=5)
-        sock.close()
-        with contextlib.suppress(OSError):
-            if os.lstat(self.path).st_ino == self._inode:
-                self.path.unlink()
+        await listener.close()
 
-    async def _accept(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    async def _accept(self, listener: GuestListener) -> None:
         while True:
             await self._own.acquire()
             client = None
             try:
-                client, _ = await loop.sock_accept(sock)
+                client = await listener.accept()
                 await asyncio.sleep(self._budget.wait_seconds())
                 await self._turns.acquire()
             except BaseException as exc:

@@ -27,6 +27,7 @@ from .connection import Outside
 from .control import MAX_LINE_BYTES, Reports, from_line
 from .dialer import Dial, dial_tcp
 from .floods import FloodGate
+from .kept_bytes import KeptBytes
 from .listener import Listener
 from .log_line import Account
 from .resolver import CachingResolver, Resolve, SystemResolver
@@ -68,9 +69,8 @@ async def _main(reports_fd: int, resolve: Resolve, dial: Dial) -> None:
     first = from_line(await orders.readline())
     if first.get("do") != "rules":
         return
-    process = EgressProcess(
-        EgressRules.from_json(first["rules"]), Reports(transport), resolve, dial
-    )
+    rules, kept = EgressRules.from_json(first["rules"]), KeptBytes(first["kept"])
+    process = EgressProcess(rules, Reports(transport), resolve, dial, kept)
     try:
         while line := await orders.readline():
             await process.obey(from_line(line))
@@ -82,10 +82,15 @@ class EgressProcess:
     """All listeners and what they share."""
 
     def __init__(
-        self, rules: EgressRules, reports: Reports, resolve: Resolve, dial: Dial = dial_tcp
+        self,
+        rules: EgressRules,
+        reports: Reports,
+        resolve: Resolve,
+        dial: Dial = dial_tcp,
+        kept: KeptBytes | None = None,
     ) -> None:
         self._reports = reports
-        self._budgets = Budgets(rules.caps)
+        self._budgets = Budgets(rules.caps, kept=kept)
         self._turns = asyncio.Semaphore(_within_descriptors(rules.caps.connections_total))
         self._outside = Outside(
             policy=EgressPolicy(rules),
@@ -135,7 +140,7 @@ class EgressProcess:
             self._log,
             _log_bug,
         )
-        listener.start()
+        await listener.start()
         self._listeners[sandbox] = listener
 
     async def _close(self, sandbox: str) -> None:
