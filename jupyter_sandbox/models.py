@@ -297,7 +297,8 @@ CallState = Literal["running", "finished", "cancelled", "lost"]
 class CallRecord:
     """A tool call as the database keeps it; ``result`` is the JSON of its ToolResult.
 
-    ``server`` is the process that runs it; ``timeout_seconds`` is what its command or cell has.
+    Of one that was read it is an ``EncodedJson``: to look into it may take time. ``server`` is the
+    process that runs it; ``timeout_seconds`` is what its command or cell has.
     """
 
     call_id: str

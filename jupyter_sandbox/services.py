@@ -23,6 +23,7 @@ from .conversations.warm_pool import WarmPool
 from .engines.base import Engine
 from .models import Caller, Lifecycle, Limits
 from .previews.file_previews import FilePreviews
+from .previews.rendering import Renderer
 from .sandbox.disk_guard import DiskGuard
 from .sandbox.way_out import WayOut
 from .stores.audit_log import AuditLog
@@ -77,6 +78,7 @@ class Services:
     disk_guard: DiskGuard
     way_out: WayOut
     previews: FilePreviews
+    renderer: Renderer
     limits: Limits
     lifecycle: Lifecycle
     guidance: Callable[[], str]

@@ -20,7 +20,7 @@ PACKAGE = "jupyter_sandbox"
 GUEST = "sandbox_guest"
 KERNEL = "sandbox_python"
 
-_GROUND = {"models", "errors", "metrics", "shortages"}
+_GROUND = {"models", "errors", "metrics", "shortages", "fair_turns", "encoded_json"}
 _ASKED = {"policy", "stores", "proxies", "previews"}
 _INTERFACE = "engines.base"  # what an engine is; which engines there are, only app knows
 
@@ -30,11 +30,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "shortages": {"errors"},  # asked at the edges
     "metrics": set(),  # told by everybody
+    "fair_turns": {"errors"},  # whatever is limited for the process is shared here
+    "encoded_json": set(),
     # asked but never asking
     "policy": _GROUND,
     "stores": _GROUND,
     "proxies": {"policy", *_GROUND},  # a process of its own decides where it connects
-    "previews": _GROUND,
+    "previews": {"policy", *_GROUND},  # a process of its own cleans what is hostile
     "events": {"stores", *_GROUND},  # tells others what the audit log has written
     # the road, from its end to its beginning
     "engines": _GROUND,

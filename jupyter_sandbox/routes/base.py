@@ -6,16 +6,18 @@ which answers 401 itself: whatever the server's default is, none is public.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
 
-from .. import metrics
+from .. import fair_turns, metrics
+from ..encoded_json import Default, EncodedJson, encode, is_large
 from ..errors import (
     AccessError,
     FeatureOff,
@@ -27,6 +29,7 @@ from ..errors import (
     ToolError,
     Unavailable,
 )
+from ..fair_turns import in_thread
 from ..models import Caller, ConversationRecord, JsonValue
 from ..policy.access import decide_chat_access, decide_feature
 from ..shortages import shortage_of
@@ -54,7 +57,14 @@ def endpoint(
             self.services = await self.settings["jupyter_sandbox"].ready()
             if self.needs_access:
                 self.require_access()
+            if self.current_user is not None or "caller" in vars(self):
+                fair_turns.act_for(self.owner)
+            if self.ends_with_client and self.request.method == "GET":
+                self._reading = asyncio.current_task()
             await method(self, *args, **kwargs)
+        except asyncio.CancelledError:
+            if not self._is_client_gone:
+                raise
         except SandboxError as exc:
             self.answer_sandbox_error(exc)
         except web.HTTPError:
@@ -84,6 +94,10 @@ class SandboxHandler(APIHandler):
     """Whether the methods are for those with chat access only, while the feature is on."""
     public = False
     """True for a handler that asks for something else than a login."""
+    ends_with_client = False
+    """Whether a GET is given up when its client goes: it costs much, and changes nothing."""
+    _reading: asyncio.Task[None] | None = None
+    _is_client_gone = False
 
     def initialize(self, **kwargs: Any) -> None:
         """Take what the extension passes to each handler."""
@@ -102,6 +116,13 @@ class SandboxHandler(APIHandler):
             self.answer_error(
                 413, "too_large", f"The body is larger than {self.max_body_bytes:,} bytes."
             )
+
+    def on_connection_close(self) -> None:
+        """Give up what was to be read by a client that has gone."""
+        super().on_connection_close()
+        if self._reading is not None and not self._finished:
+            self._is_client_gone = True
+            self._reading.cancel()
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body; its size is bounded by the connection."""
@@ -229,6 +250,23 @@ class SandboxHandler(APIHandler):
         self.set_status(status)
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(body))
+
+    async def answer_large(
+        self, body: Mapping[str, Any], status: int = 200, default: Default | None = None
+    ) -> None:
+        """Answer with JSON that may be large; what is encoded already is sent as it is."""
+        text = await self.encoded(body, default)
+        self.set_status(status)
+        self.set_header("Cache-Control", "no-store")
+        self.finish(text)
+
+    async def encoded(self, body: object, default: Default | None = None) -> str:
+        """Give the JSON of what may be large."""
+        if isinstance(body, EncodedJson):
+            return body.text
+        if is_large(body):
+            return await in_thread(encode, body, default)
+        return encode(body, default)
 
     def answer_error(
         self, status: int, code: str, message: str, retry_after_seconds: int | None = None

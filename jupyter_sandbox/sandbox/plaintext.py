@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import Unavailable
+from ..fair_turns import in_thread
 from ..stores.unfinished import making_file, remove_unfinished
 from .homes import make_home, mark_of
 
@@ -124,7 +125,7 @@ class PlaintextDirs:
         try:
             with making_file(self._home(sandbox_id) / "incoming" / _INCOMING) as (fd, part):
                 async for piece in pieces:
-                    writing = asyncio.ensure_future(asyncio.to_thread(_write, fd, piece))
+                    writing = asyncio.ensure_future(in_thread(_write, fd, piece))
                     try:
                         await asyncio.shield(writing)
                     finally:

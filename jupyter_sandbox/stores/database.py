@@ -7,7 +7,6 @@ gives frozen records of ``models``. Errors of the database are ``Unavailable``.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from ..encoded_json import EncodedJson, encode
 from ..errors import InvalidRequest, NotFound, Unavailable
 from ..models import CallRecord, CallState, ConversationRecord, JsonValue, ShareRecord, StoreUsage
 from . import statements as sql
@@ -308,7 +308,7 @@ class Database:
                 "id": call_id,
                 "new_state": state,
                 "new_finished_at": finished_at,
-                "new_result": json.dumps(result, separators=(",", ":")),  # in the thread: it is big
+                "new_result": encode(result),  # in the thread: it is big
             }
             return connection.execute(sql.FINISH_CALL, values).rowcount > 0
 
@@ -326,7 +326,7 @@ class Database:
                     "new_state": call.state,
                     "new_started_at": to_microseconds(call.started_at),
                     "new_finished_at": to_microseconds(call.finished_at or call.started_at),
-                    "new_result": json.dumps(call.result, separators=(",", ":")),
+                    "new_result": encode(call.result),
                     "new_server": call.server,
                     "new_timeout_seconds": call.timeout_seconds,
                 }
@@ -471,7 +471,7 @@ def call_of(row: Any) -> CallRecord:
         state=row.state,
         started_at=from_microseconds(row.started_at),
         finished_at=None if finished_at is None else from_microseconds(finished_at),
-        result=None if result is None else json.loads(result),
+        result=None if result is None else EncodedJson(result),
         server=row.server,
         timeout_seconds=row.timeout_seconds,
     )
