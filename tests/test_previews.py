@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import subprocess
@@ -344,6 +345,25 @@ async def test_a_worker_is_used_again_and_no_document_changes_it_for_the_next():
     finally:
         await renderer.close()
     assert worker._process.poll() is not None
+
+
+async def test_a_notebook_opens_without_the_displays_that_take_too_long():
+    output = {"output_type": "display_data", "metadata": {}}
+    dear = {**output, "data": {"text/markdown": "![" * 14_000}}
+    plain = {**output, "data": {"text/html": "<b>x</b><script>"}}
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "execution_count": None}
+    cell["outputs"] = [plain, *[dear] * 12]
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
+    renderer = Renderer(LOG)
+    try:
+        read = await renderer.read("notebook", "", json.dumps(notebook).encode())
+    finally:
+        await renderer.close()
+    message, found = map(json.loads, read.split(b"\n"))
+    shown = [each["data"] for each in found["cells"][0]["outputs"]]
+    assert message is None
+    assert shown[0] == {"text/html": "<b>x</b>"}
+    assert shown[-1] == {"text/plain": "[not shown: text/markdown]"}
 
 
 async def test_a_client_that_goes_ends_the_work_for_it(monkeypatch):

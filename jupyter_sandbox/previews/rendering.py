@@ -99,6 +99,9 @@ class Renderer:
         """Start no further work and end the workers; those at work end by their bounds."""
         self._closed = True
         self._turns.close()
+        await asyncio.to_thread(self._end_idle)
+
+    def _end_idle(self) -> None:
         while self._idle:
             self._idle.pop().kill()
 

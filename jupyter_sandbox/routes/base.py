@@ -7,6 +7,7 @@ which answers 401 itself: whatever the server's default is, none is public.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import uuid
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
+from tornado.iostream import StreamClosedError
 
 from .. import fair_turns, metrics
 from ..encoded_json import Default, EncodedJson, encode, is_large
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ..services import Services
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+_PIECE_CHARACTERS = 128 * 1024
 
 P = ParamSpec("P")
 H = TypeVar("H", bound="SandboxHandler")
@@ -258,7 +261,21 @@ class SandboxHandler(APIHandler):
         text = await self.encoded(body, default)
         self.set_status(status)
         self.set_header("Cache-Control", "no-store")
-        self.finish(text)
+        if len(text) > _PIECE_CHARACTERS and text.isascii():
+            self.set_header("Content-Type", "application/json")
+            self.set_header("Content-Length", str(len(text)))
+            with contextlib.suppress(StreamClosedError):  # the client has gone
+                await self.write_large(text)
+            self.finish()
+        else:
+            self.finish(text)
+
+    async def write_large(self, text: str) -> None:
+        """Write a text that may be long; others have the loop between its pieces."""
+        for at in range(0, len(text), _PIECE_CHARACTERS):
+            self.write(text[at : at + _PIECE_CHARACTERS])
+            await self.flush()
+            await asyncio.sleep(0)  # where the client reads as fast as we write
 
     async def encoded(self, body: object, default: Default | None = None) -> str:
         """Give the JSON of what may be large."""

@@ -95,8 +95,7 @@ class ToolCallHandler(SandboxHandler):
         super(SandboxHandler, self).finish(set_content_type="text/event-stream")
 
     async def _event(self, name: str, data: object) -> None:
-        self.write(f"event: {name}\ndata: {await self.encoded(data)}\n\n")
-        await self.flush()
+        await self.write_large(f"event: {name}\ndata: {await self.encoded(data)}\n\n")
 
 
 class CallHandler(SandboxHandler):

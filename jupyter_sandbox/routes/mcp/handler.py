@@ -302,5 +302,4 @@ class McpHandler(SandboxHandler):
         await self._write(f"event: message\ndata: {await self.encoded(data)}\n\n")
 
     async def _write(self, text: str) -> None:
-        self.write(text)
-        await self.flush()
+        await self.write_large(text)
