@@ -32,7 +32,12 @@ from .docker_flags import (
     create_config,
     own_kernel,
 )
-from .group_limits import GroupEvents, read_group_cpu_seconds, read_group_events
+from .group_limits import (
+    GroupEvents,
+    read_group_cpu_seconds,
+    read_group_events,
+    read_group_memory_bytes,
+)
 
 _THREADS = 8
 _REMOVE_SECONDS = 30.0
@@ -292,7 +297,8 @@ class DockerEngine(ConfigurableEngine):
         if cpu_seconds is None and not disk:
             cpu_seconds = self._cpu_seconds(sandbox_id)
         usage = EngineUsage(
-            *(None, None, events.memory_kills, events.processes_refused), cpu_seconds
+            *(None, None, events.memory_kills, events.processes_refused),
+            *(cpu_seconds, read_group_memory_bytes(place.pid) if place.pid else None),
         )
         if not disk:
             return usage

@@ -99,6 +99,24 @@ class PlaintextDirs:
             return os.listdir(self.uploads(sandbox_id))
         return []
 
+    def size_bytes(self, sandbox_id: str) -> int:
+        """Give what the files of a sandbox take, with those on their way. Blocks."""
+        size = 0
+        for directory in ("uploads", "incoming"):
+            with contextlib.suppress(FileNotFoundError):
+                for name in os.listdir(self._home(sandbox_id) / directory):
+                    with contextlib.suppress(FileNotFoundError):
+                        size += os.lstat(self._home(sandbox_id) / directory / name).st_size
+        return size
+
+    def room(self) -> tuple[int, int]:
+        """Give the size of the file system and what is free of it, in bytes. Blocks."""
+        try:
+            found = os.statvfs(self._parent)
+        except FileNotFoundError:
+            found = os.statvfs(self._parent.parent)
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
     def has(self, sandbox_id: str, name: str, size_bytes: int, moment: datetime) -> bool:
         """Say whether this very version is in place: its time is that of its record."""
         try:
