@@ -197,6 +197,11 @@ class FairTurns:
         """How many wait."""
         return self._turns.waiting
 
+    @property
+    def running(self) -> int:
+        """How many have a turn."""
+        return self._turns.running
+
     @contextlib.asynccontextmanager
     async def turn(self, owner: str | None = None) -> AsyncIterator[None]:
         """Have a turn during the body.

@@ -60,6 +60,13 @@ class _Cleaner:
             self._left, _ = signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
+def prepare() -> None:
+    """Build the validators of the usual minor versions, which ``nbformat`` keeps."""
+    for minor in (2, 4, 5):
+        empty = {"nbformat": 4, "nbformat_minor": minor, "metadata": {}, "cells": []}
+        nbformat.validate(empty)
+
+
 def decode_notebook(data: bytes, trust_outputs: bool) -> bytes:
     """Give two lines of JSON: what is not valid of a notebook, or null, and the notebook.
 

@@ -1,8 +1,8 @@
 """Asks workers to read hostile documents, and bounds it: time, number at once, size of the answer.
 
 The rule: whatever a document does to its worker, the caller gets an answer soon; None means that
-the document can only be shown as it is. Workers are started when they are needed and used again;
-one that does not answer in time is killed.
+the document can only be shown as it is. Workers are started with the first document, one more than
+are busy, and used again; one that does not answer in time is killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Kind = Literal["markdown", "html", "text", "display", "notebook", "save"]
 WORKER = ("-P", "-m", "jupyter_sandbox.previews.worker")
 """What Python runs; -P: nothing of the directory it starts in."""
 
-_SECONDS = 8.0
+_SECONDS = 20.0  # of the wall; the processor time of a document is bounded by the worker
 _AT_ONCE = min(max(2, os.cpu_count() or 1), 8)
 _OF_OWNER = _AT_ONCE // 2  # the others' documents never wait for one that takes its time
 _WAITING = 16
@@ -102,8 +102,9 @@ class Renderer:
         await asyncio.to_thread(self._end_idle)
 
     def _end_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().kill()
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().kill()
 
     def _do(self, job: _Job) -> tuple[int | str, bytes]:
         """Let a worker do a job; in a thread."""
@@ -121,9 +122,11 @@ class Renderer:
             return type(exc).__name__, b""
         self._idle.append(worker)
         if self._closed:  # meanwhile
-            with contextlib.suppress(ValueError):
-                self._idle.remove(worker)
-                worker.kill()
+            self._end_idle()
+        elif len(self._idle) == 1 and self._turns.running < _AT_ONCE:
+            # The next one, perhaps another user's, does not wait for a worker's start.
+            with contextlib.suppress(OSError):
+                self._idle.insert(0, _Worker())
         return end, answer
 
 

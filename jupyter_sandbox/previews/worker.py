@@ -10,6 +10,7 @@ thread it would stop the whole server. It has no secrets and may be killed at an
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -20,7 +21,6 @@ from ..errors import InvalidRequest
 
 CPU_SECONDS = 3
 MEMORY_BYTES = 1024**3
-NICE = 10  # the server and the sandboxes' relays come first
 
 DONE, NOTHING_BETTER, REFUSED = 0, 3, 4
 """How a child ends: its output is the answer; the document as it is; a sentence for the user."""
@@ -58,15 +58,14 @@ def render(kind: str, name: str, data: bytes) -> bytes | None:
 
 def main() -> int:
     """Answer requests until the server closes the socket."""
-    os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    _prepare()
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while line := requests.readline():
         request = json.loads(line)
         data = requests.read(request["size_bytes"])
-        _import(request["kind"])
         end, answer = _in_child(request["kind"], request["name"], data)
         answers.write(json.dumps({"end": end, "size_bytes": len(answer)}).encode() + b"\n")
         answers.write(answer)
@@ -74,18 +73,14 @@ def main() -> int:
     return 0
 
 
-def _import(kind: str) -> None:
-    """Import what the children need: each would do it again."""
-    if kind in ("notebook", "save"):
-        from . import notebooks  # noqa: F401
-    elif kind == "display":
-        from ..policy import displays  # noqa: F401
-    elif kind == "markdown":
-        from . import markdown  # noqa: F401
-    elif kind == "html":
-        from . import sanitizing  # noqa: F401
-    else:
-        from . import highlighting  # noqa: F401
+def _prepare() -> None:
+    """Import and build what the children need: each would do it again."""
+    from ..policy import displays  # noqa: F401
+    from . import highlighting, markdown, notebooks, sanitizing  # noqa: F401
+
+    notebooks.prepare()
+    gc.collect()
+    gc.freeze()  # the children share the pages
 
 
 def _in_child(kind: str, name: str, data: bytes) -> tuple[int, bytes]:
