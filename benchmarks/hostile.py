@@ -1,6 +1,6 @@
-"""One user who attacks everything that is shared, as a program: ``… URL TOKEN CONVERSATION [KIND …]``.
+"""One user who attacks everything that is shared, as a program.
 
-It asks without a pause for what is dear to the server (notebooks and previews whose Markdown is
+``python -m benchmarks.hostile URL TOKEN CONVERSATION [KIND …]``. It asks without a pause for what is dear to the server (notebooks and previews whose Markdown is
 quadratic, large results, exports, uploads that stop in the middle, floods of output, processor
 time), until it is ended. It is nice to the machine: what is measured is the server, not its client.
 """

@@ -339,9 +339,9 @@ async def test_a_worker_is_used_again_and_no_document_changes_it_for_the_next():
     renderer = Renderer(LOG)
     try:
         first = await renderer.render("display", "html", "<b>x</b>", "alice")
-        [worker] = renderer._idle
+        worker = renderer._idle[-1]
         assert await renderer.render("display", "html", "<b>x</b>", "bob") == first == "<b>x</b>"
-        assert renderer._idle == [worker]
+        assert renderer._idle[-1] is worker
     finally:
         await renderer.close()
     assert worker._process.poll() is not None

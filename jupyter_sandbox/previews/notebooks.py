@@ -63,7 +63,12 @@ class _Cleaner:
 def prepare() -> None:
     """Build the validators of the usual minor versions, which ``nbformat`` keeps."""
     for minor in (2, 4, 5):
-        empty = {"nbformat": 4, "nbformat_minor": minor, "metadata": {}, "cells": []}
+        empty: dict[str, Any] = {
+            "nbformat": 4,
+            "nbformat_minor": minor,
+            "metadata": {},
+            "cells": [],
+        }
         nbformat.validate(empty)
 
 
