@@ -48,7 +48,7 @@ class Lifecycle:
 
     Times are in seconds, 0: never; numbers at once, 0: any number. ``group_times`` are for
     conversations of the users of a group. ``keep_awake_seconds`` is the longest that a user may
-    keep one as it is.
+    keep one as it is. ``python_kernel`` is ``eager`` (started with the sandbox) or ``lazy``.
     """
 
     suspend_seconds: float = 900.0
@@ -66,6 +66,7 @@ class Lifecycle:
     memory_low_bytes: int = 0
     memory_stalled_percent: float = 20.0
     warm_pool_size: int = 0
+    python_kernel: str = "eager"
     reap_seconds: float = 300.0
 
 

@@ -1,7 +1,8 @@
 """Which attacks were collected, and for which tier: what pytest itself says, not what the code looks like.
 
-A plugin (``-p tests.collected_attacks``) that writes a JSON list of ``[test, numbers, tiers]`` to
-the file that ``COLLECTED_ATTACKS`` names; ``collect()`` runs it in a process of its own.
+A plugin that keeps a list of ``[test, numbers, tiers, tiers in make test]``, taken before tests are
+deselected by their marks. What is left to run it writes as JSON to the file that
+``COLLECTED_ATTACKS`` names; ``collect()`` has that done in a process of its own.
 
 Tiers: **D** Docker with runc, **G** Docker with gVisor, **B** bubblewrap with a server that is root,
 **U** bubblewrap with a server that is an ordinary user of the host.
@@ -47,33 +48,35 @@ AGAIN = {
         "isolation/test_warm_pool_attacks.py",
     ),
 }
-SELECTED = "attack and bubblewrap"  # of those files; see TIERS
+SELECTED = "attack and bubblewrap and not full"  # of those files; see TIERS
+
+
+Row = tuple[str, list[str], str, str]
+_COLLECTED = pytest.StashKey[list[Row]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if set(_files()) <= {item.path for item in items}:
+        config.stash[_COLLECTED] = _rows(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    path = Path(os.environ["COLLECTED_ATTACKS"])
-    path.write_text(json.dumps(attacks_of(session)), encoding="utf-8")
+    if path := os.environ.get("COLLECTED_ATTACKS"):
+        Path(path).write_text(json.dumps(_rows(session.items)), encoding="utf-8")
 
 
-def attacks_of(session: pytest.Session) -> list[tuple[str, list[str], str]]:
-    """Give the attacks of a session: ``file::name``, numbers, tiers."""
-    rows = [(_name(item), _numbers(item), _tiers(item)) for item in session.items]
-    return [row for row in rows if row[1]]
+def attacks(config: pytest.Config) -> list[Row]:
+    """Return the attacks of all tests; they are collected in another process if this one has few."""
+    return config.stash[_COLLECTED] if _COLLECTED in config.stash else collect()
 
 
-def has_all(session: pytest.Session) -> bool:
-    """Say whether a session has all tests that make attacks: then nothing need be collected again."""
-    option = session.config.option
-    there = {item.path for item in session.items}
-    return set(_files()) <= there and not (option.keyword or option.markexpr or option.deselect)
-
-
-def collect() -> list[tuple[str, list[str], str]]:
+def collect() -> list[Row]:
     """Give the attacks of all tests, collected in another process."""
     with tempfile.NamedTemporaryFile(prefix="jsb-attacks-", suffix=".json") as file:
         command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(
-            [*command, "-p", "tests.collected_attacks", *map(str, _files())],
+            [*command, *map(str, _files())],
             cwd=ROOT,
             env={
                 **{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
@@ -92,6 +95,16 @@ def _files() -> list[Path]:
     mark = re.compile(r"^\s*@attack\(|def test_t\d\d_", re.MULTILINE)
     paths = sorted((ROOT / "tests").rglob("test_*.py"))
     return [path for path in paths if mark.search(path.read_text(encoding="utf-8"))]
+
+
+def _rows(items: list[pytest.Item]) -> list[Row]:
+    return [_row(item) for item in items if _numbers(item)]
+
+
+def _row(item: pytest.Item) -> Row:
+    tiers = _tiers(item)
+    often = "" if item.get_closest_marker("full") else tiers
+    return _name(item), _numbers(item), tiers, often
 
 
 def _name(item: pytest.Item) -> str:

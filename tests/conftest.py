@@ -1,43 +1,44 @@
-"""Fixtures: short directories, a real server on each engine, a client for its API."""
+"""Fixtures: the engine of a test's server, its configuration, a client for its API."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from tornado.httpclient import HTTPClientError
 
-from jupyter_sandbox.errors import Unavailable
-
-pytest_plugins = ["pytest_jupyter.jupyter_server", "tests.taking_turns"]
-
-ENGINES = [
-    pytest.param("docker", marks=pytest.mark.docker),
-    pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
+pytest_plugins = [
+    "pytest_jupyter.jupyter_server",
+    "tests.collected_attacks",
+    "tests.jupyter_servers",
+    "tests.taking_turns",
 ]
+
+DOCKER = pytest.param("docker", marks=pytest.mark.docker)
 GVISOR = pytest.param("gvisor", marks=pytest.mark.docker)
-# gVisor is slower and mostly the same to a server: only attacks run on it.
-on_gvisor_too = pytest.mark.parametrize("engine_name", [*ENGINES, GVISOR], indirect=True)
+BUBBLEWRAP = pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)
 
 
-@pytest.fixture
-def short_dir():
-    """A directory whose path is short enough for sockets."""
-    path = Path(tempfile.mkdtemp(prefix="jsb", dir="/tmp"))
-    yield path
-    subprocess.run(["rm", "-rf", "--one-file-system", "--", str(path)], check=False)
+def full(param: ParameterSet) -> ParameterSet:
+    """Return the parameter for ``make test-all`` only."""
+    return pytest.param(*param.values, id=param.id, marks=[*param.marks, pytest.mark.full])
 
 
-@pytest.fixture(params=ENGINES)
+# For a claim about what an engine does; any other is tested on one.
+on_each_engine = pytest.mark.parametrize("engine_name", [DOCKER, BUBBLEWRAP], indirect=True)
+# For an attack that gVisor's own kernel answers.
+on_gvisor_too = pytest.mark.parametrize("engine_name", [DOCKER, BUBBLEWRAP, GVISOR], indirect=True)
+
+
+@pytest.fixture(scope="module", params=[BUBBLEWRAP, full(DOCKER)])
 def engine_name(request) -> str:
-    """The engine that a server test runs on: each test runs on Docker (runc) and bubblewrap."""
+    """The engine of a test's server; of module scope, so that tests on one follow each other."""
     return request.param
 
 
@@ -48,15 +49,16 @@ def sandbox_config() -> dict[str, Any]:
 
 
 @pytest.fixture
-def jp_server_config(engine_name, short_dir, sandbox_config):
+def jp_server_config(engine_name, sandbox_config):
+    """The configuration of the server; tests that want the same one share the server."""
     config = {
         "ServerApp": {"jpserver_extensions": {"jupyter_sandbox": True}},
         "SandboxApp": {
             "engine": "docker" if engine_name == "gvisor" else engine_name,
-            "data_dir": str(short_dir / "data"),
-            "runtime_dir": str(short_dir / "run"),
             "start_timeout_seconds": 30.0,
         },
+        # Most tests run no Python code: its kernel costs as much as their sandbox.
+        "SandboxLifecycle": {"python_kernel": "lazy"},
         # Finding the presets' hosts asks pip and npm: a second that most tests do without.
         "SandboxEgress": {"presets": []},
     }
@@ -117,24 +119,9 @@ def text_of(result: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def api(jp_serverapp, jp_fetch, jp_asyncio_loop, jp_server_config):
-    """The API of a running server; all its sandboxes are gone afterwards."""
-    app = jp_serverapp.web_app.settings["jupyter_sandbox"]
-    yield Api(jp_fetch)
-
-    async def remove_all() -> None:
-        services = await app.ready()
-        sandboxes = services.conversations._around.sandboxes
-        await app.stop_extension()
-        with contextlib.suppress(Unavailable):  # of an engine that is made to fail
-            for found in await sandboxes.list():
-                await sandboxes.remove(found.sandbox_id)
-        plaintext = sandboxes.settings.plaintext
-        for sandbox_id in plaintext.sandboxes():  # of sandboxes that a test ended by itself
-            plaintext.remove(sandbox_id)
-        await sandboxes.engine.close()
-
-    jp_asyncio_loop.run_until_complete(remove_all())
+def api(jp_fetch) -> Api:
+    """The API of a running server."""
+    return Api(jp_fetch)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.collected_attacks import AGAIN, ROOT, attacks_of, collect, has_all
+from tests.collected_attacks import AGAIN, ROOT, attacks
 
 PAGE = ROOT / "docs" / "isolation-attacks.md"
 BEGIN, END = "<!-- tests -->\n", "<!-- /tests -->\n"
@@ -55,22 +57,38 @@ PARTLY = {
 }
 
 
+# Why an attack runs on a tier in `make test-all` only.
+IN_MAKE_TEST_ALL = {
+    "T03": ("G", "the server bounds what it accepts; the sender's kernel has no part in it"),
+    "T11": ("G", "the proxy bounds what it forwards; the sender's kernel has no part in it"),
+    "T19": ("G", "bytes of a stream, which every kernel carries alike"),
+}
+
+
+@dataclass
+class Attacking:
+    """A test's attacks and tiers, and the tiers that it runs on in ``make test``."""
+
+    numbers: set[str] = field(default_factory=set)
+    tiers: set[str] = field(default_factory=set)
+    often: set[str] = field(default_factory=set)
+
+
 @pytest.fixture(scope="module")
-def collected(request) -> dict[str, tuple[set[str], str]]:
-    """Each test's attacks and tiers, as pytest collects them."""
-    rows = attacks_of(request.session) if has_all(request.session) else collect()
-    found: dict[str, tuple[set[str], str]] = {}
-    for test, numbers, tiers in rows:
-        before = found.get(test, (set(), ""))
-        both = sorted({*before[1], *tiers}, key="DGBU".index)
-        found[test] = (before[0] | set(numbers), "".join(both))
+def collected(request) -> dict[str, Attacking]:
+    """Each test that makes attacks, as pytest collects them."""
+    found: dict[str, Attacking] = defaultdict(Attacking)
+    for test, numbers, tiers, often in attacks(request.config):
+        found[test].numbers.update(numbers)
+        found[test].tiers.update(tiers)
+        found[test].often.update(often)
     return found
 
 
-def by_attack(collected: dict[str, tuple[set[str], str]]) -> dict[str, dict[str, str]]:
-    """Give for each attack its tests and their tiers."""
+def by_attack(collected: dict[str, Attacking]) -> dict[str, dict[str, Attacking]]:
+    """Give for each attack its tests."""
     return {
-        number: {test: tiers for test, (numbers, tiers) in collected.items() if number in numbers}
+        number: {test: each for test, each in collected.items() if number in each.numbers}
         for number in sorted(ALL)
     }
 
@@ -81,7 +99,7 @@ def catalogue() -> dict[str, str]:
     return dict(re.findall(r"^\| (T\d\d) \| (.+?) \|", text, re.MULTILINE))
 
 
-def list_of_tests(collected: dict[str, tuple[set[str], str]]) -> str:
+def list_of_tests(collected: dict[str, Attacking]) -> str:
     """Give the part of the page that says which tests make which attack."""
     lines = []
     for number, tests in by_attack(collected).items():
@@ -89,20 +107,28 @@ def list_of_tests(collected: dict[str, tuple[set[str], str]]) -> str:
             lines.append(f"- **{number}**: none; what it attacks does not exist yet")
             continue
         lines.append(f"- **{number}**")
-        for test, tiers in sorted(tests.items()):
-            where = f" ({' '.join(tiers)})" if tiers else ""
+        for test, each in sorted(tests.items()):
+            where = f" ({tiers_of(each)})" if each.tiers else ""
             why = f": {PARTLY[test]}" if test in PARTLY else ""
             lines.append(f"  - `{test}`{where}{why}")
     return "\n".join(lines) + "\n"
 
 
-def table_of_tiers(collected: dict[str, tuple[set[str], str]]) -> str:
+def tiers_of(test: Attacking) -> str:
+    """Give its tiers; those of ``make test-all`` only in small letters."""
+    return " ".join(
+        tier if tier in test.often else tier.lower() for tier in "DGBU" if tier in test.tiers
+    )
+
+
+def table_of_tiers(collected: dict[str, Attacking]) -> str:
     """Give the part of the page that counts the tests of each attack on each tier."""
     lines = ["| attack | D | G | B | U | no engine matters |", "|---|---|---|---|---|---|"]
     for number, tests in by_attack(collected).items():
         if tests:
-            counts = [sum(tier in tiers for tiers in tests.values()) for tier in "DGBU"]
-            shown = [str(count or "") for count in (*counts, sum(not t for t in tests.values()))]
+            counts = [sum(tier in each.tiers for each in tests.values()) for tier in "DGBU"]
+            counts.append(sum(not each.tiers for each in tests.values()))
+            shown = [str(count or "") for count in counts]
             lines.append(f"| {number} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
@@ -112,19 +138,29 @@ def shown(begin: str, end: str) -> str:
 
 
 def test_every_attack_is_made_by_a_test_unless_there_is_nothing_to_attack(collected):
-    assert {n for numbers, _ in collected.values() for n in numbers} <= ALL
+    assert {n for each in collected.values() for n in each.numbers} <= ALL
     missing = {number for number, tests in by_attack(collected).items() if not tests}
     assert missing <= NOT_YET, f"no test makes {sorted(missing - NOT_YET)}"
 
 
 def test_every_attack_that_an_engine_answers_runs_on_every_tier(collected):
     for number, tests in by_attack(collected).items():
-        tiers = set("".join(tests.values()))
+        tiers = {tier for each in tests.values() for tier in each.tiers}
         assert tiers in (set(), set("DGBU")), f"{number} runs only on {sorted(tiers)}"
 
 
+def test_every_attack_runs_in_make_test_on_every_tier_or_says_why_not(collected):
+    rarely = {}
+    for number, tests in by_attack(collected).items():
+        often = {tier for each in tests.values() for tier in each.often}
+        missing = {tier for each in tests.values() for tier in each.tiers} - often
+        if missing:
+            rarely[number] = "".join(sorted(missing, key="DGBU".index))
+    assert rarely == {number: tiers for number, (tiers, _) in IN_MAKE_TEST_ALL.items()}
+
+
 def test_every_test_of_an_attack_runs_on_every_tier_or_says_why_not(collected):
-    partly = {test for test, (_, tiers) in collected.items() if tiers not in ("", "DGBU")}
+    partly = {test for test, each in collected.items() if each.tiers not in (set(), set("DGBU"))}
     assert partly == set(PARTLY)
 
 

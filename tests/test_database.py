@@ -21,6 +21,7 @@ from jupyter_sandbox.models import ConversationRecord, ShareRecord, StoreUsage
 from jupyter_sandbox.stores import schema
 from jupyter_sandbox.stores.database import Database, page_cursor
 from jupyter_sandbox.stores.idle_records import IdleRecords
+from jupyter_sandbox.stores.migrating import migrate
 from jupyter_sandbox.stores.running_calls import RunningCalls
 from tests.claims import claim
 from tests.database_url import url_of
@@ -452,18 +453,58 @@ async def test_sharing_a_path_again_makes_the_next_version(tmp_path):
         assert other in listed
 
 
-async def test_the_tables_are_what_the_migrations_make(tmp_path):
-    async with opened(tmp_path):
-        pass
+@pytest.mark.parametrize("revision", ["0001", "0006", "0009"])
+async def test_the_tables_of_a_migrated_database_are_those_of_a_new_one(tmp_path, revision):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    engine = sa.create_engine(url_of(tmp_path / "sandbox.db"))
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, schema.metadata) == []
-        assert context.get_current_revision() == schema.HEAD
+    async with opened(tmp_path):
+        pass
+    old = url_of(tmp_path / "old.db")
+    engine = sa.create_engine(old)
+    with engine.begin() as connection:
+        migrate(connection, revision)
     engine.dispose()
+    database = Database(old)
+    await database.open()
+    await database.close()
+
+    found = []
+    for url in (url_of(tmp_path / "sandbox.db"), old):
+        engine = sa.create_engine(url)
+        with engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, schema.metadata) == []
+            assert context.get_current_revision() == schema.HEAD
+            found.append(shape_of(connection))
+        engine.dispose()
+    assert found[0] == found[1]
+
+
+def shape_of(connection: sa.Connection) -> dict[str, object]:
+    """Give all tables as the database itself describes them."""
+    inspector = sa.inspect(connection)
+    return {
+        table: (
+            sorted(
+                (c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)
+            ),
+            inspector.get_pk_constraint(table)["constrained_columns"],
+            sorted(map(repr, inspector.get_foreign_keys(table))),
+            sorted(map(repr, inspector.get_unique_constraints(table))),
+            sorted(
+                (
+                    i["name"],
+                    i["column_names"],
+                    i["unique"],
+                    str({k: str(v) for k, v in i["dialect_options"].items()}),
+                )
+                for i in inspector.get_indexes(table)
+            ),
+            sorted(map(repr, inspector.get_check_constraints(table))),
+        )
+        for table in inspector.get_table_names()
+    }
 
 
 async def test_opening_a_current_database_does_not_load_alembic(tmp_path):

@@ -228,6 +228,7 @@ async def _build_machines(plan: Plan, base: _Base) -> _Machines:
         site_files=await asyncio.to_thread(prepare_site_files, plan.runtime_dir, plan.certificates),
         env=client_environment(bool(plan.certificates)),
         start_timeout_seconds=plan.start_timeout_seconds,
+        starts_python=plan.lifecycle.python_kernel == "eager",
         resources=plan.resources,
     )
     audit_records = AuditRecords(base.database.connections, base.master)

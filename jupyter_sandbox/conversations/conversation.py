@@ -364,7 +364,8 @@ class Conversation:
             else:
                 raise Unavailable("the conversation is in an unknown state", detail=record.state)
             self.has_notice = self.has_notice or bool(record.notice)  # of another process
-            sandbox.warm_up()
+            if self._around.sandboxes.settings.starts_python:
+                sandbox.warm_up()
             attached.run(sandbox)
             return sandbox
 

@@ -127,7 +127,9 @@ class WarmPool:
             self._show()
             given = Given.NOT
             try:
-                if spare.recipe == self._recipe and await _is_well(spare.sandbox, _PING_SECONDS):
+                if spare.recipe == self._recipe and await self._is_well(
+                    spare.sandbox, _PING_SECONDS
+                ):
                     given = await self._records.give(
                         spare.sandbox.sandbox_id, self._holder, conversation_id
                     )
@@ -183,7 +185,7 @@ class WarmPool:
             why = "new ones are made in another way"
         elif spare.sandbox.sandbox_id not in running:
             why = "it does not run"
-        elif not await _is_well(spare.sandbox, _ROUND_PING_SECONDS):
+        elif not await self._is_well(spare.sandbox, _ROUND_PING_SECONDS):
             why = "it does not answer"
         if why and spare in self._spares:
             self._log.info("warm pool: sandbox %s is ended: %s", spare.sandbox.sandbox_id, why)
@@ -221,7 +223,7 @@ class WarmPool:
             if sandbox is None:
                 return None
             try:
-                await sandbox.python.ensure_started()
+                await self._start_python(sandbox)
             except BaseException:
                 await asyncio.shield(sandbox.detach())
                 raise
@@ -264,7 +266,7 @@ class WarmPool:
             await self._records.add(sandbox_id, self._sandboxes.engine.name, recipe, self._holder)
             sandbox = await self._sandboxes.create_spare(sandbox_id)
             await self._await_calm()
-            await sandbox.python.ensure_started()
+            await self._start_python(sandbox)
             if not await self._records.set_ready(sandbox_id, self._holder):
                 raise Unavailable("another server took the sandbox for a dead server's")
         except BaseException:
@@ -272,6 +274,10 @@ class WarmPool:
             raise
         self._busy.discard(sandbox_id)
         self._add(_Spare(sandbox, recipe))
+
+    async def _start_python(self, sandbox: Sandbox) -> None:
+        if self._sandboxes.settings.starts_python:
+            await sandbox.python.ensure_started()
 
     async def _await_calm(self) -> None:
         """Wait while somebody waits for a sandbox, or has just got one; for a bounded time."""
@@ -319,13 +325,13 @@ class WarmPool:
     def _show(self) -> None:
         metrics.POOL_READY.set(len(self._spares))
 
-
-async def _is_well(sandbox: Sandbox, seconds: float) -> bool:
-    """Say whether its guest answers in that time, and its Python kernel runs."""
-    if sandbox.gone:
-        return False
-    try:
-        async with asyncio.timeout(seconds):
-            return await sandbox.python.look() == "idle"
-    except (SandboxError, TimeoutError):
-        return False
+    async def _is_well(self, sandbox: Sandbox, seconds: float) -> bool:
+        """Say whether its guest answers in that time, and its Python kernel runs if it is to."""
+        if sandbox.gone:
+            return False
+        well = ("idle",) if self._sandboxes.settings.starts_python else ("idle", "absent")
+        try:
+            async with asyncio.timeout(seconds):
+                return await sandbox.python.look() in well
+        except (SandboxError, TimeoutError):
+            return False

@@ -74,6 +74,7 @@ class SandboxSettings:
     site_files: Path
     start_timeout_seconds: float = 60.0
     starts_at_once: int = 8
+    starts_python: bool = True  # with each sandbox; else by its first use
     uploads_path: str = "/mnt/user-data/uploads"
     workspace_path: str = "/workspace"
     outputs_path: str = "/mnt/user-data/outputs"

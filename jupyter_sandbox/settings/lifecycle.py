@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from traitlets import Dict, Float, Int, TraitError, Unicode, validate
+from traitlets import Dict, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from ..models import IdleTimes, Lifecycle
@@ -110,8 +110,16 @@ class SandboxLifecycle(Configurable):
     warm_pool_size = Int(
         0,
         help="So many sandboxes are kept ready by each server process, so that a first call takes "
-        "milliseconds. Each takes the memory of an idle sandbox with its Python kernel, some 45 "
+        "milliseconds. Each takes the memory of an idle sandbox, with its Python kernel some 45 "
         "MiB, for as long as the server runs. 0: none; each sandbox is made by its first call.",
+    ).tag(config=True)
+
+    python_kernel = Enum(
+        ("eager", "lazy"),
+        default_value="eager",
+        help="`eager`: the Python kernel is started in the background with its sandbox, so that "
+        "the first `python` call does not wait for it (some 0.3 s). `lazy`: by the first `python` "
+        "call or cell; a sandbox that only runs commands takes some 40 MiB less memory.",
     ).tag(config=True)
 
     reap_seconds = Float(

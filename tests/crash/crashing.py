@@ -2,14 +2,18 @@
 
 Each kills a server at one point, starts it again on the same data, and looks: at what users were
 told, and at the host. One installation is used again and again, as long as it is as it should be.
-``JSBX_CRASH_ROUNDS=5`` does all of it five times, and everything on each engine.
+``make test`` takes a quarter of the points, another one for another commit; ``make test-all`` takes
+all. ``JSBX_CRASH_ROUNDS=5`` does all of it five times, and everything on each engine.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,7 @@ from .traces import left_behind, untrue
 
 ROUNDS = int(os.environ.get("JSBX_CRASH_ROUNDS", "0"))
 CLEAN_SECONDS = 20.0
+_PARTS = 4
 _FRESH = ("first_start", "first_call_of_all")  # actions that need an installation without a past
 _BY_HAND = ("suspend", "wake", "terminate", "terminate_a_suspended_one", "stop")
 
@@ -82,10 +87,19 @@ def _wait_until_nothing(look: Callable[[Site], list[str]], site: Site) -> None:
 def cases(engine: str):
     """Give the parameters of an engine's test."""
     for turn in range(max(ROUNDS, 1)):
-        for point in POINTS:
+        for number, point in enumerate(POINTS):
             if engine in point.engines or (ROUNDS and ".engines." not in point.target):
                 name = point.name + (f" ({turn + 1})" if turn else "")
-                yield pytest.param(point, id=name)
+                is_in_turn = number % _PARTS == _part()
+                yield pytest.param(point, id=name, marks=[] if is_in_turn else pytest.mark.full)
+
+
+@cache
+def _part() -> int:
+    """Give the part of the points for this commit: a run of the same commit has the same tests."""
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return int(done.stdout[:4] or "0", 16) % _PARTS
 
 
 def _kill_at(point: Point, scene: Scene) -> None:

@@ -294,7 +294,7 @@ _STARTING = [
         "first_start",
         ("directories made", f"{_BUILDING}:make_private", "after"),
         ("database file made", f"{_HERE}.stores.connections:_create_private", "after"),
-        ("tables being made", f"{_HERE}.stores.migrating:_upgrade", "after"),
+        ("tables being made", f"{_HERE}.stores.migrating:_create", "after"),
         ("tables made", f"{_DATABASE}.open", "after"),
         ("master key made", f"{_HERE}.stores.vault_opening:load_master_keys", "after"),
         ("installation's id written", f"{_HERE}.directories:server_id", "after"),

@@ -47,6 +47,9 @@ class Users(IdentityProvider):
         return User(token)
 
 
+pytestmark = pytest.mark.own_server
+
+
 @pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)])
 def engine_name(request):
     """Access is decided before any engine is asked: one engine shows it."""
@@ -62,9 +65,8 @@ def sandbox_config():
 
 
 @pytest.fixture
-def policy_file(jp_server_config, short_dir):
-    path = short_dir / "data" / "policy.json"
-    path.parent.mkdir(mode=0o700)
+def policy_file(server_dir):
+    path = server_dir / "data" / "policy.json"
 
     def put(policy: object) -> None:
         path.write_text(policy if isinstance(policy, str) else json.dumps(policy))

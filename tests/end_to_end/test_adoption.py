@@ -16,6 +16,7 @@ import pytest
 from jupyter_sandbox import metrics
 from jupyter_sandbox.errors import Unavailable
 from tests.claims import claim
+from tests.conftest import on_each_engine
 
 _SECONDS = 30.0
 
@@ -51,6 +52,9 @@ class Server:
         assert await (await self.services()).housekeeping.run_now(chore)
 
 
+pytestmark = pytest.mark.own_server
+
+
 @pytest.fixture
 def server(api, jp_serverapp):
     return Server(jp_serverapp.web_app.settings["jupyter_sandbox"], api)
@@ -62,6 +66,7 @@ async def until(condition) -> None:
             await asyncio.sleep(0.02)
 
 
+@on_each_engine
 async def test_a_new_server_adopts_sandbox_and_kernel_before_any_call(server):
     api = server.api
     busy, idle, bare = [await api.conversation() for _ in range(3)]
@@ -123,6 +128,7 @@ async def test_adoption_and_an_early_call_attach_once_and_use_nothing(server):
     assert len(attached) == 2
 
 
+@on_each_engine
 async def test_the_engine_follows_the_record_after_a_kill_between_two_steps(server):
     api = server.api
     asleep, awake, gone, ended = [await api.conversation() for _ in range(4)]
@@ -158,6 +164,7 @@ async def test_the_engine_follows_the_record_after_a_kill_between_two_steps(serv
         assert "No such file" in text
 
 
+@on_each_engine
 @pytest.mark.parametrize("when", ["before the start", "while nobody looks"])
 async def test_what_a_dead_server_was_making_is_removed_and_made_anew_at_once(server, when):
     api = server.api
@@ -219,6 +226,7 @@ async def test_what_a_living_server_is_making_is_left_alone(server):
     assert not (Path(server.app.data_dir) / "servers" / ("cd" * 8)).exists()
 
 
+@on_each_engine
 async def test_what_no_record_names_is_reaped_and_counted(server, caplog):
     api = server.api
     kept, orphan = await api.conversation(), await api.conversation()

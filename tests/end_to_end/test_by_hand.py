@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from jupyter_sandbox.engines.base import EngineState
-from tests.conftest import text_of
+from tests.conftest import on_each_engine, text_of
 from tests.end_to_end import test_access
 from tests.end_to_end.test_access import Users
 
@@ -20,6 +20,7 @@ async def services_of(app):
     return await app.web_app.settings["jupyter_sandbox"].ready()
 
 
+@on_each_engine
 async def test_a_suspended_sandbox_stands_still_and_its_next_use_wakes_it(api, jp_serverapp):
     conversation = await api.conversation()
     await api.text(conversation, "python", code="x = 41")
@@ -54,6 +55,7 @@ async def test_wake_by_hand_and_what_cannot_be_woken(api):
     assert (await api.json("POST", "conversations", conversation, "wake"))[0] == 200
 
 
+@on_each_engine
 async def test_a_running_call_is_not_frozen_but_terminating_ends_it(api, jp_serverapp):
     conversation = await api.conversation()
     await api.bash(conversation, "true")
@@ -72,6 +74,7 @@ async def test_a_running_call_is_not_frozen_but_terminating_ends_it(api, jp_serv
     assert text_of(result).startswith("exec failed:")
 
 
+@on_each_engine
 @pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
 async def test_a_terminated_sandbox_is_gone_and_the_next_call_makes_a_new_one_with_the_files(
     api, jp_serverapp, suspended
@@ -173,9 +176,8 @@ class TestWhoMay:
         }
 
     @pytest.fixture
-    def policy_file(self, jp_server_config, short_dir):
-        path = short_dir / "data" / "policy.json"
-        path.parent.mkdir(mode=0o700)
+    def policy_file(self, server_dir):
+        path = server_dir / "data" / "policy.json"
         path.write_text(json.dumps(test_access.NO_CAROL))
         return path
 

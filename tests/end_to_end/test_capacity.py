@@ -12,7 +12,7 @@ import pytest
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.policy import evictions
 from jupyter_sandbox.policy.memory import Memory
-from tests.conftest import Api, text_of
+from tests.conftest import Api, on_each_engine, text_of
 from tests.end_to_end.test_access import Users
 
 GIB = 1024**3
@@ -81,6 +81,7 @@ async def states(user, *conversations) -> list[str]:
     return found
 
 
+@on_each_engine
 @pytest.mark.parametrize("limits", [{"running_per_user": 2}], indirect=True)
 async def test_for_a_third_the_least_recently_used_is_suspended_and_loses_nothing(
     alice, jp_serverapp
@@ -186,6 +187,7 @@ async def test_in_the_places_of_all_those_give_who_have_the_most(alice, bob):
     assert await states(bob, *theirs) == ["suspended", "running"]
 
 
+@pytest.mark.own_server
 @pytest.mark.parametrize("limits", [{"place_wait_seconds": 0.2}], indirect=True)
 async def test_when_memory_runs_short_idle_ones_rest_and_when_critical_they_end(
     alice, jp_serverapp

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import on_gvisor_too, text_of
+from tests.conftest import on_each_engine, on_gvisor_too, text_of
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ async def test_a_timeout_ends_the_whole_tree_also_what_left_the_session(api):
     assert "1\n[exit code 0" in left
 
 
+@on_each_engine
 async def test_nothing_waits_for_input(api):
     conversation = await api.conversation()
     started = time.monotonic()
@@ -138,6 +139,7 @@ async def test_one_line_of_50_mib_and_200000_lines(api):
     assert "\n1\n2\n3\n" in "\n" + text_of(many)
 
 
+@on_each_engine
 async def test_a_syntax_error_and_an_exec_end_like_in_any_shell(api):
     conversation = await api.conversation()
     assert "syntax error" in await api.bash(conversation, "if then")
@@ -145,6 +147,7 @@ async def test_a_syntax_error_and_an_exec_end_like_in_any_shell(api):
     assert "fine" in await api.bash(conversation, "echo fine")
 
 
+@on_each_engine
 async def test_output_arrives_while_it_is_produced(api, jp_fetch):
     import json
 
@@ -178,6 +181,7 @@ async def test_output_arrives_while_it_is_produced(api, jp_fetch):
     assert times[-1] - first > 0.8
 
 
+@on_each_engine
 async def test_a_call_goes_on_without_its_client_and_can_be_fetched_and_cancelled(api):
     conversation = await api.conversation()
     status, call = await api.json(

@@ -302,7 +302,7 @@ async def test_large_files_come_in_chunks_and_nobody_sees_half_of_one(drive):
     assert len(drive.stored()) == 1
 
 
-async def test_chunks_out_of_order_abandoned_or_of_two_senders_keep_nothing(drive):
+async def test_chunks_out_of_order_abandoned_or_of_two_senders_keep_nothing(drive, monkeypatch):
     conversation = await drive.api.conversation()
     contents = (await drive.app.ready()).contents
     path = "uploads/a"
@@ -317,7 +317,7 @@ async def test_chunks_out_of_order_abandoned_or_of_two_senders_keep_nothing(driv
     assert (await drive.put(conversation, "uploads/b", b"1", chunk=1))[0] == 201
     assert (await drive.put(conversation, "uploads/b", b"3", chunk=3))[0] == 409
     assert (await drive.put(conversation, "uploads/b", b"2", chunk=2))[0] == 409
-    contents._chunked._idle_seconds = 0.05
+    monkeypatch.setattr(contents._chunked, "_idle_seconds", 0.05)
     assert (await drive.put(conversation, "uploads/c", b"1", chunk=1))[0] == 201
     async with asyncio.timeout(20):
         while len(drive.stored()) > 1:

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from tests.conftest import text_of
+from tests.conftest import on_each_engine, text_of
 from tests.faults.table import fault
 
 
+@on_each_engine
 async def test_the_first_call_provisions_and_says_so_and_the_second_does_not(api):
     conversation = await api.conversation(title="first")
     first = await api.bash(conversation, "echo hello")
@@ -22,6 +23,7 @@ async def test_the_first_call_provisions_and_says_so_and_the_second_does_not(api
     assert second.startswith("again\n[exit code 0 · ")
 
 
+@on_each_engine
 async def test_state_carries_over_from_call_to_call(api):
     conversation = await api.conversation()
     await api.bash(conversation, "mkdir -p app && cd app && export NAME='two words' && echo x > f")
@@ -104,6 +106,7 @@ class TestAKernelThatDies:
     def sandbox_config(self):
         return {"SandboxResources": {"memory_bytes": 300_000_000}}
 
+    @on_each_engine
     @fault("kernel-killed")
     async def test_is_back_at_the_next_call_with_the_files_and_the_result_says_so(self, api, death):
         conversation = await api.conversation()
@@ -118,6 +121,7 @@ class TestAKernelThatDies:
         assert "kept" in await api.bash(conversation, "cat kept")
 
 
+@on_each_engine
 @fault("killed")
 async def test_a_sandbox_that_was_removed_is_made_anew_and_the_result_says_what_was_lost(
     api, jp_serverapp
@@ -133,6 +137,7 @@ async def test_a_sandbox_that_was_removed_is_made_anew_and_the_result_says_what_
     assert "No such file" in result
 
 
+@on_each_engine
 async def test_deleting_a_conversation_removes_its_sandbox(api, jp_serverapp):
     conversation = await api.conversation()
     await api.bash(conversation, "echo x")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import on_gvisor_too, text_of
+from tests.conftest import on_each_engine, on_gvisor_too, text_of
 
 pytestmark = pytest.mark.alone
 
@@ -30,7 +30,8 @@ async def test_fifty_calls_at_once_into_one_conversation_provision_once(api, jp_
     assert sum("[New sandbox" in text_of(r) for r in results) == 1
 
 
-async def test_twenty_conversations_at_once_leave_nothing_behind(api, jp_serverapp, short_dir):
+@on_each_engine
+async def test_twenty_conversations_at_once_leave_nothing_behind(api, jp_serverapp, server_dir):
     services = await jp_serverapp.web_app.settings["jupyter_sandbox"].ready()
     sandboxes = services.conversations._around.sandboxes
     process = psutil.Process()
@@ -58,7 +59,7 @@ async def test_twenty_conversations_at_once_leave_nothing_behind(api, jp_servera
     assert all(a <= b + 2 for a, b in zip(after, before, strict=True)), (before, after)
     assert await sandboxes.list() == []
     shared = ("guest-", "site-", "servers")  # of all sandboxes of a server
-    assert [p for p in (short_dir / "run").iterdir() if not p.name.startswith(shared)] == []
+    assert [p for p in (server_dir / "run").iterdir() if not p.name.startswith(shared)] == []
 
 
 _OTHER_PROCESS = """
@@ -82,15 +83,15 @@ asyncio.run(main())
 
 
 async def test_two_server_processes_provision_one_sandbox_and_both_use_it(
-    api, jp_serverapp, engine_name, short_dir
+    api, jp_serverapp, engine_name, server_dir
 ):
     conversation = await api.conversation()
     other = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         _OTHER_PROCESS,
-        str(short_dir / "data"),
-        str(short_dir / "run"),
+        str(server_dir / "data"),
+        str(server_dir / "run"),
         engine_name,
         conversation,
         stdout=subprocess.PIPE,

@@ -10,6 +10,8 @@ from jupyter_sandbox import testing
 from tests.conftest import text_of
 from tests.faults.table import fault
 
+pytestmark = pytest.mark.own_server
+
 
 @pytest.fixture
 def engine_name():
@@ -59,7 +61,7 @@ async def test_an_engine_that_fails_once_is_asked_again_by_the_next_call(given, 
 @pytest.mark.parametrize("kind", ["EngineThatStartsNoGuest", "EngineThatHangs"])
 @fault("start-fails", "engine-hangs")
 async def test_a_sandbox_that_never_answers_is_given_up_in_bounded_time(
-    given, api, kind, short_dir
+    given, api, kind, server_dir
 ):
     engine = given(getattr(testing, kind)())
     conversation = await api.conversation()
@@ -67,7 +69,7 @@ async def test_a_sandbox_that_never_answers_is_given_up_in_bounded_time(
     result = await api.call(conversation, "bash", command="echo hello")
     assert time.monotonic() - started < 10
     assert text_of(result).startswith("exec failed: ")
-    left = [path.name for path in (short_dir / "run").iterdir()]
+    left = [path.name for path in (server_dir / "run").iterdir()]
     assert [name for name in left if not name.startswith(("guest-", "site-", "servers"))] == []
     if kind == "EngineThatHangs":
         engine.release()

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import on_gvisor_too, text_of
+from tests.conftest import on_each_engine, on_gvisor_too, text_of
 
 W = "/workspace"
 
@@ -75,6 +75,7 @@ async def test_create_file_refuses_to_overwrite_and_names_both_ways_on(api):
     assert "two" in await api.bash(conversation, f"cat {path}")
 
 
+@on_each_engine
 async def test_a_file_of_100_mib_is_viewed_and_edited_with_flat_memory(api):
     conversation = await api.conversation()
     await api.bash(
@@ -131,6 +132,7 @@ async def test_a_directory_is_shown_two_levels_deep_without_the_noise(api):
     assert "hidden" in text
 
 
+@on_each_engine
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -11,6 +11,7 @@ import pytest
 from jupyter_sandbox import testing
 from jupyter_sandbox.cli.doctor import to_lines
 from jupyter_sandbox.models import LIMITS
+from tests.conftest import on_each_engine
 
 STEPS = ["start", "echo", "create_file", "share_files", "download"]
 
@@ -26,6 +27,7 @@ def given(jp_serverapp):
     return use
 
 
+@on_each_engine
 async def test_the_deep_check_goes_five_steps_and_leaves_nothing(api, engine_name):
     status, report = await api.json("GET", "health?deep=1")
     assert status == 200, report
@@ -37,6 +39,7 @@ async def test_the_deep_check_goes_five_steps_and_leaves_nothing(api, engine_nam
     assert left["conversations"] == []
 
 
+@on_each_engine
 async def test_it_says_what_holds_every_limit_as_read_back(api, engine_name):
     _, report = await api.json("GET", "health?deep=1")
     limits = {each["limit"]: each for each in report["limits"]}
@@ -66,6 +69,7 @@ async def test_one_deep_check_at_a_time(api):
 
 
 @pytest.mark.parametrize("query", ["deep=2", "deep=yes"])
+@pytest.mark.own_server
 @pytest.mark.parametrize("engine_name", ["auto"])
 async def test_another_depth_is_refused(given, api, query):
     given(testing.FakeEngine())
@@ -73,6 +77,7 @@ async def test_another_depth_is_refused(given, api, query):
     assert (status, answer["code"]) == (422, "invalid_request")
 
 
+@pytest.mark.own_server
 @pytest.mark.parametrize("engine_name", ["auto"])
 async def test_an_engine_that_is_down_is_said_with_503(given, api):
     given(testing.EngineThatIsDown())
@@ -81,6 +86,7 @@ async def test_an_engine_that_is_down_is_said_with_503(given, api):
     assert report["message"] == "the engine does not answer"
 
 
+@pytest.mark.own_server
 @pytest.mark.parametrize("engine_name", ["auto"])
 async def test_a_step_that_fails_says_what_to_do_and_later_ones_are_not_tried(given, api):
     given(testing.EngineThatFailsToStart())
@@ -98,6 +104,7 @@ async def test_a_step_that_fails_says_what_to_do_and_later_ones_are_not_tried(gi
     assert f"          what to do: {step['advice']}" in lines
 
 
+@pytest.mark.own_server
 @pytest.mark.parametrize("engine_name", ["auto"])
 async def test_an_engine_without_isolation_is_reported_as_such(given, api):
     given(testing.FakeEngine())
@@ -107,6 +114,7 @@ async def test_an_engine_without_isolation_is_reported_as_such(given, api):
     assert all(each["advice"] for each in report["limits"])
 
 
+@on_each_engine
 def test_the_doctor_prints_steps_limits_and_the_tier(engine_name):
     done = doctor(f"--engine={engine_name}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -116,6 +124,7 @@ def test_the_doctor_prints_steps_limits_and_the_tier(engine_name):
     assert "tier      " in done.stdout
 
 
+@pytest.mark.own_server
 @pytest.mark.parametrize("engine_name", ["auto"])
 def test_the_doctor_exits_with_1_where_nothing_works(engine_name, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")

@@ -11,10 +11,14 @@ import pytest
 
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.stores.server_marks import ServerMarks
+from tests.conftest import on_each_engine
 from tests.faults.table import fault
 from tests.idle_clock import IdleClock
 
 QUARTER = 15 * 60
+
+
+pytestmark = pytest.mark.own_server
 
 
 @pytest.fixture
@@ -44,6 +48,7 @@ async def notices(api, conversation: str) -> list[str]:
     return [each["text"] for each in stream["messages"] if each["type"] == "notice"]
 
 
+@on_each_engine
 async def test_an_unused_sandbox_is_suspended_and_its_next_use_wakes_it_with_all(api, app):
     conversation = await api.conversation()
     await api.text(conversation, "python", code="x = 41")
@@ -116,6 +121,7 @@ async def test_after_thirty_days_it_is_ended_and_the_next_result_says_what_is_lo
     assert any("30 days" in each for each in await notices(api, conversation))
 
 
+@on_each_engine
 async def test_memory_that_code_has_freed_is_given_back_before_it_stands(api):
     conversation = await api.conversation()
     size = "int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0]) // 1024"
@@ -157,6 +163,7 @@ async def test_a_call_in_flight_keeps_it_awake_and_its_end_counts(api, app):
     assert await state(api, conversation) == "suspended"
 
 
+@on_each_engine
 async def test_a_background_job_counts_while_it_works_and_not_for_ever(api, app):
     conversation = await api.conversation()
     await api.bash(conversation, "(while :; do :; done) >/dev/null 2>&1 &")

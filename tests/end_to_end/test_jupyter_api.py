@@ -6,7 +6,6 @@ import asyncio
 import json
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from jupyter_sandbox.routes.server_info import to_jupyter_time
+from tests.conftest import on_each_engine
 
 V1 = "v1.kernel.websocket.jupyter.org"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -199,6 +199,7 @@ async def test_a_conversation_has_one_kernel_that_the_assistant_shares(here, jp_
         assert KERNEL not in response.body.decode()
 
 
+@on_each_engine
 @pytest.mark.parametrize("is_v1", [True, False])
 async def test_both_subprotocols_carry_output_errors_results_and_input(here, is_v1):
     conversation = await here.api.conversation()
@@ -293,6 +294,7 @@ async def test_output_is_capped_at_a_mebibyte_with_the_notice(here, code):
     client.close()
 
 
+@on_each_engine
 async def test_interrupt_restart_and_the_end_of_a_kernel(here):
     api = here.api
     conversation = await api.conversation()
@@ -350,6 +352,7 @@ async def told_state(client: Client) -> str:
             return message["content"]["execution_state"]
 
 
+@on_each_engine
 async def test_a_kernel_that_dies_is_started_again_and_its_clients_are_told(here):
     conversation = await here.api.conversation()
     kernel = await here.kernel(conversation)
@@ -487,13 +490,14 @@ async def test_foreign_and_missing_answer_alike_on_every_route(here):
     assert len((await here.ask("GET", conversation, "/sessions"))[1]) == 1
 
 
+@pytest.mark.own_server
 async def test_when_the_feature_is_switched_off_an_open_websocket_begins_nothing_new(
-    here, jp_server_config
+    here, server_dir
 ):
     conversation = await here.api.conversation()
     client = await here.connect(conversation, await here.kernel(conversation))
     await client.run("1")
-    policy = Path(jp_server_config["SandboxApp"]["data_dir"]) / "policy.json"
+    policy = server_dir / "data" / "policy.json"
     policy.write_text(json.dumps({"flags": {"chat_sandbox": {"value": False}}}))
     async with asyncio.timeout(30):
         while (await here.raw("GET", conversation, "/kernels")).code != 503:

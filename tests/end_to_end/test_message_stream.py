@@ -24,6 +24,9 @@ LOG = logging.getLogger("test")
 MISSING = "00000000-0000-4000-8000-000000000000"
 
 
+pytestmark = pytest.mark.own_server
+
+
 @pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)])
 def engine_name(request):
     """What is told does not depend on the engine."""
@@ -125,11 +128,11 @@ async def test_output_comes_between_a_call_and_its_result_and_to_those_who_come_
         each.close()
 
 
-async def test_whatever_is_cut_nothing_is_missing_and_nothing_comes_twice(listen, short_dir):
+async def test_whatever_is_cut_nothing_is_missing_and_nothing_comes_twice(listen, server_dir):
     """Cut at random, with two server processes writing: the resumed stream is the journal."""
     alice = listen("alice")
     conversation = await alice.conversation()
-    url = f"sqlite:///{short_dir / 'data' / 'sandbox.db'}"
+    url = f"sqlite:///{server_dir / 'data' / 'sandbox.db'}"
     database = Database(url)  # as another server process has it
     await database.open()
     other = Journal(MessageRecords(database.connections), LOG)
@@ -166,9 +169,9 @@ async def test_whatever_is_cut_nothing_is_missing_and_nothing_comes_twice(listen
     assert connections > 10
 
 
-async def test_only_the_owner_with_access_gets_a_websocket_and_no_other_page(listen, short_dir):
+async def test_only_the_owner_with_access_gets_a_websocket_and_no_other_page(listen, server_dir):
     conversation = await listen("alice").conversation()
-    policy = short_dir / "data" / "policy.json"
+    policy = server_dir / "data" / "policy.json"
 
     async def status(user: str, target: str = conversation, **headers: str) -> int:
         try:
@@ -189,7 +192,7 @@ async def test_only_the_owner_with_access_gets_a_websocket_and_no_other_page(lis
     assert await status("alice") == 503
 
 
-async def test_who_loses_access_hears_no_more(listen, short_dir):
+async def test_who_loses_access_hears_no_more(listen, server_dir):
     alice = listen("alice")
     conversation = await alice.conversation()
     client = await alice.connect(conversation)
@@ -197,8 +200,8 @@ async def test_who_loses_access_hears_no_more(listen, short_dir):
     await alice.json("POST", say, {"text": "one"})
     assert (await read(client))["text"] == "one"
     app_journal = {"grants": [{"src": {"users": ["alice"]}, "enable_chat_ui": False}]}
-    (short_dir / "data" / "policy.json").write_text(json.dumps(app_journal))
-    database = Database(f"sqlite:///{short_dir / 'data' / 'sandbox.db'}")
+    (server_dir / "data" / "policy.json").write_text(json.dumps(app_journal))
+    database = Database(f"sqlite:///{server_dir / 'data' / 'sandbox.db'}")
     await database.open()
     other = Journal(MessageRecords(database.connections), LOG)
     await other.put(conversation, "notice", {"text": "two"})

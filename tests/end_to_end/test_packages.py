@@ -7,12 +7,10 @@ import shutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import GVISOR, on_gvisor_too, text_of
+from tests.conftest import DOCKER, GVISOR, on_gvisor_too, text_of
 from tests.packages import mirror_networks, registry_rules
 
 pytestmark = pytest.mark.timeout(240)
-
-DOCKER = [pytest.param("docker", marks=pytest.mark.docker)]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ async def test_npm_installs_a_package_that_can_be_required(api, engine_name):
     assert "007" in shown
 
 
-@pytest.mark.parametrize("engine_name", DOCKER)
+@pytest.mark.parametrize("engine_name", [DOCKER], indirect=True)
 async def test_npm_installs_many_packages_at_once_without_a_pause(api):
     conversation = await api.conversation()
     shown = await run(api, conversation, "mkdir app && cd app && npm install express && echo done")
@@ -70,7 +68,7 @@ async def test_npm_installs_many_packages_at_once_without_a_pause(api):
     assert "true" in await run(api, conversation, f'node -e "{code}"')
 
 
-@pytest.mark.parametrize("engine_name", [*DOCKER, GVISOR], indirect=True)
+@pytest.mark.parametrize("engine_name", [DOCKER, GVISOR], indirect=True)
 @attack("T12")
 async def test_apt_installs_a_package_that_can_be_run(api):
     conversation = await api.conversation()

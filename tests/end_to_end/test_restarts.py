@@ -13,6 +13,7 @@ import pytest
 
 from jupyter_sandbox.client import Refused
 from tests import long_running
+from tests.conftest import on_each_engine
 from tests.server_process import ServerProcess
 
 MARK = "open('/tmp/mark', 'w').write"
@@ -62,6 +63,7 @@ def test_a_command_that_prints_all_the_time_goes_on_over_a_kill(server, conversa
     assert conversation.wait(call).text == result.text
 
 
+@on_each_engine
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_a_silent_command_and_a_cell_go_on_at_the_same_time(server, conversation, end):
     conversation.call("python", {"code": "kept = 41"})
@@ -191,6 +193,7 @@ def forge_running(server, conversation_id: str, tool: str) -> str:
     return call_id
 
 
+@on_each_engine
 def test_a_long_command_and_a_cell_outlive_client_server_and_browser(short_dir, engine_name):
     limit = "--SandboxLimits.command_seconds=1200"
     server = ServerProcess(short_dir / "s", engine_name, limit)

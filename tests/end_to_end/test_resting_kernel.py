@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.conftest import on_each_engine
 from tests.end_to_end.test_jupyter_api import Here, text
 from tests.idle_clock import IdleClock
 
@@ -29,6 +30,7 @@ async def until_connected(here, conversation: str, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
+@on_each_engine
 async def test_an_open_notebook_goes_on_after_an_idle_suspend_with_its_variables(here):
     conversation = await here.api.conversation()
     kernel = await here.kernel(conversation)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import on_gvisor_too, text_of
+from tests.conftest import on_each_engine, on_gvisor_too, text_of
 
 LIMIT = 25_000_000
 U = "/mnt/user-data/uploads"
@@ -89,6 +89,7 @@ class Uploads:
 SIZES = [0, 1, 65535, 65536, 65537, LIMIT]
 
 
+@on_each_engine
 async def test_files_of_all_sizes_come_back_as_they_went_in_and_are_in_the_sandbox(uploads):
     api = uploads.api
     conversation = await api.conversation()
@@ -244,6 +245,7 @@ async def test_the_same_name_replaces_at_once_and_keeps_one_file(uploads):
     assert hashlib.sha256(body).hexdigest() in shown
 
 
+@on_each_engine
 async def test_a_deleted_upload_is_gone_everywhere(uploads):
     api = uploads.api
     conversation = await api.conversation()
@@ -337,6 +339,7 @@ async def until(condition) -> None:
     raise AssertionError("it did not come true")
 
 
+@on_each_engine
 async def test_uploads_and_shared_files_are_in_place_again_in_a_new_sandbox(uploads):
     api = uploads.api
     conversation = await api.conversation()
@@ -393,7 +396,7 @@ async def test_a_damaged_upload_keeps_no_sandbox_from_starting_and_is_told(uploa
 
 @attack("T28")
 @on_gvisor_too
-async def test_plaintext_lies_in_memory_only_and_only_while_the_sandbox_lives(uploads, short_dir):
+async def test_plaintext_lies_in_memory_only_and_only_while_the_sandbox_lives(uploads, server_dir):
     api = uploads.api
     conversation = await api.conversation()
     marker = b"a-marker-that-must-not-be-on-a-disk"
@@ -408,7 +411,7 @@ async def test_plaintext_lies_in_memory_only_and_only_while_the_sandbox_lives(up
     )
     assert kind.stdout.strip() in ("tmpfs", "ramfs")
     found = subprocess.run(
-        ["grep", "-rlF", marker.decode(), str(short_dir)], capture_output=True, text=True
+        ["grep", "-rlF", marker.decode(), str(server_dir)], capture_output=True, text=True
     )
     assert found.stdout == ""
     await services.conversations.live(conversation).delete()
@@ -455,6 +458,7 @@ async def test_fifty_uploads_at_once_leave_memory_flat(uploads):
     assert peak - before < 128_000_000
 
 
+@pytest.mark.own_server
 async def test_the_capacity_stops_every_tool_until_there_is_room_again(uploads):
     api = uploads.api
     conversation = await api.conversation()
@@ -483,16 +487,16 @@ async def test_the_capacity_stops_every_tool_until_there_is_room_again(uploads):
 
 
 @attack("T30", on="")
-async def test_an_unsafe_master_key_stops_everything_until_it_is_put_right(uploads, short_dir):
+async def test_an_unsafe_master_key_stops_everything_until_it_is_put_right(uploads, server_dir):
     api = uploads.api
     conversation = await api.conversation()
     await uploads.put(conversation, "a", b"x")
     await uploads.app.stop_extension()
-    (short_dir / "data" / "master.key").chmod(0o644)
+    (server_dir / "data" / "master.key").chmod(0o644)
     status, body = await api.json("GET", "conversations")
     assert (status, body["code"]) == (503, "unavailable")
     assert "can be read by others: chmod 600" in body["message"]
-    (short_dir / "data" / "master.key").chmod(0o600)
+    (server_dir / "data" / "master.key").chmod(0o600)
     assert (await api.raw("GET", "conversations", conversation, "uploads", "a")).body == b"x"
 
 

@@ -13,9 +13,12 @@ from jupyter_sandbox.app import SandboxApp
 from jupyter_sandbox.engines.base import EngineState
 from jupyter_sandbox.errors import SandboxError, Unavailable
 from jupyter_sandbox.policy.memory import Level
-from tests.conftest import text_of
+from tests.conftest import on_each_engine, text_of
 
 SECONDS = 60
+
+
+pytestmark = pytest.mark.own_server
 
 
 @pytest.fixture
@@ -25,7 +28,12 @@ def size() -> int:
 
 def lifecycle(size: int) -> dict[str, int]:
     """Give settings of a pool that does not mind how much memory this host has left."""
-    return {"warm_pool_size": size, "memory_low_bytes": 1, "memory_stalled_percent": 0}
+    return {
+        "warm_pool_size": size,
+        "python_kernel": "eager",
+        "memory_low_bytes": 1,
+        "memory_stalled_percent": 0,
+    }
 
 
 @pytest.fixture
@@ -70,6 +78,7 @@ def takes(outcome: str) -> float:
     return REGISTRY.get_sample_value(name, {"outcome": outcome}) or 0.0
 
 
+@on_each_engine
 async def test_a_first_call_gets_a_ready_sandbox_with_the_conversations_own_things(
     api, jp_serverapp
 ):
@@ -134,11 +143,11 @@ class TestTheWayOut:
         }
 
     async def test_there_is_none_before_the_sandbox_is_somebodys_and_then_it_is_theirs(
-        self, api, jp_serverapp, short_dir
+        self, api, jp_serverapp, server_dir
     ):
         services = await services_of(jp_serverapp)
         [ready] = (await a_full_pool(services)).ready
-        egress = short_dir / "run" / ready[:12] / "egress"
+        egress = server_dir / "run" / ready[:12] / "egress"
         way_out = services.conversations._around.sandboxes.way_out
         assert list(egress.iterdir()) == []
         assert ready not in way_out._openings
@@ -191,6 +200,7 @@ async def test_spares_that_were_killed_or_removed_are_replaced_and_never_given(a
     await a_full_pool(services, without=first)
 
 
+@on_each_engine
 async def test_a_spare_that_does_not_answer_is_ended_in_bounded_time(api, jp_serverapp):
     services = await services_of(jp_serverapp)
     pool = await a_full_pool(services)
@@ -258,6 +268,7 @@ async def test_while_memory_is_short_none_is_kept_and_none_is_made(api, jp_serve
     await a_full_pool(services, without=spare)
 
 
+@on_each_engine
 async def test_the_next_server_adopts_what_fits_and_ends_what_does_not(api, jp_serverapp):
     app = jp_serverapp.web_app.settings["jupyter_sandbox"]
     [spare] = (await a_full_pool(await app.ready())).ready

@@ -11,7 +11,7 @@ import signal
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import on_gvisor_too, text_of
+from tests.conftest import on_each_engine, on_gvisor_too, text_of
 from tests.faults.table import fault
 from tests.local_guest import eventually
 
@@ -30,6 +30,7 @@ def app(jp_serverapp):
     return jp_serverapp.web_app.settings["jupyter_sandbox"]
 
 
+@on_each_engine
 async def test_a_refusal_stands_in_the_result_before_the_status_line(api):
     conversation = await api.conversation()
     await api.bash(conversation, "true")
@@ -128,6 +129,7 @@ async def test_names_do_not_resolve_inside(api):
     assert not interfaces & {"eth0", "ens3", "wlan0"}
 
 
+@on_each_engine
 async def test_every_program_gets_the_variables(api):
     conversation = await api.conversation()
     shown = await api.bash(conversation, "env; apt-config dump 2>/dev/null | grep ^Acquire::http")
@@ -149,6 +151,7 @@ async def test_services_inside_are_reached_without_the_proxy(api):
     assert "here\n" in shown
 
 
+@on_each_engine
 async def test_a_killed_forwarder_is_replaced(api):
     conversation = await api.conversation()
     kill = (
@@ -160,6 +163,7 @@ async def test_a_killed_forwarder_is_replaced(api):
     assert REFUSED in await api.bash(conversation, ASK)
 
 
+@on_each_engine
 @fault("egress-killed")
 async def test_a_killed_proxy_is_started_again_and_the_sandbox_finds_it(api, app):
     conversation = await api.conversation()
@@ -197,10 +201,11 @@ async def test_without_a_server_nothing_gets_out_and_the_next_server_opens_the_w
     assert (await app.ready()).way_out._proxy.pid != pid
 
 
-async def test_a_removed_sandbox_leaves_no_socket_open(api, app, short_dir):
+@on_each_engine
+async def test_a_removed_sandbox_leaves_no_socket_open(api, app, server_dir):
     conversation = await api.conversation()
     await api.bash(conversation, "true")
-    sockets = list((short_dir / "run").glob("*/egress/*.sock"))
+    sockets = list((server_dir / "run").glob("*/egress/*.sock"))
     assert len(sockets) == 1
     await api.raw("DELETE", "conversations", conversation)
     assert not sockets[0].exists()

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.conftest import text_of
+from tests.jupyter_servers import in_directories
 
 from .conftest import Held
 from .table import fault
@@ -24,6 +25,14 @@ sys.stdin.read()
 """
 # Five seconds that a statement waits, and as much again for a machine under load.
 _BOUND_SECONDS = 10.0
+
+
+pytestmark = pytest.mark.own_server
+
+
+@pytest.fixture
+def sandbox_config(short_dir):
+    return {"SandboxApp": in_directories(short_dir)}
 
 
 @pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)])

@@ -10,10 +10,19 @@ import subprocess
 import pytest
 
 from tests.conftest import text_of
+from tests.jupyter_servers import in_directories
 
 from .table import fault
 
 _SIZE = "24m"
+
+
+pytestmark = pytest.mark.own_server
+
+
+@pytest.fixture
+def sandbox_config(short_dir):
+    return {"SandboxApp": in_directories(short_dir)}
 
 
 @pytest.fixture

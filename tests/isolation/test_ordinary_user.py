@@ -47,7 +47,7 @@ def test_the_attacks_are_contained_where_the_server_is_an_ordinary_user(part):
     }
     command = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--"]
     command += [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "tests.collected_attacks", "--durations=10", "--show-capture=no"]
+    command += ["--durations=10", "--show-capture=no"]
     command += [f"--basetemp={home}/base", "--rootdir", str(REPOSITORY), "-m", SELECTED]
     command += [f"{REPOSITORY}/tests/{each}" for each in AGAIN[part]]
     way = _open_way([REPOSITORY, Path(sys.prefix).resolve(), Path(sys.base_prefix)])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import on_gvisor_too, text_of
 
 from .held import ended_at_a_limit
 from .hostile_guest import MIB, Watch
@@ -172,6 +172,7 @@ async def test_a_cell_that_takes_all_memory_ends_and_the_next_one_runs(api, engi
         assert "exec failed" not in shown
 
 
+@on_gvisor_too
 @pytest.mark.slow
 @attack("T17")
 async def test_what_is_written_to_the_first_process_output_reaches_no_disk_of_the_host(api):
@@ -188,6 +189,7 @@ async def test_what_is_written_to_the_first_process_output_reaches_no_disk_of_th
     assert shutil.disk_usage("/var/lib").used - before < 400 * MIB
 
 
+@on_gvisor_too
 @attack("T02")
 async def test_a_kernel_that_makes_links_of_its_sockets_leads_the_host_nowhere(api, short_dir):
     hostile = await api.conversation()
@@ -216,6 +218,7 @@ async def test_a_kernel_that_makes_links_of_its_sockets_leads_the_host_nowhere(a
         server.close()
 
 
+@on_gvisor_too
 @attack("T25")
 async def test_a_setuid_file_and_a_closed_directory_cost_nothing(api, jp_serverapp):
     hostile = await api.conversation()

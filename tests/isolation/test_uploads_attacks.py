@@ -7,7 +7,7 @@ import os
 import subprocess
 
 from tests.attacks import attack
-from tests.conftest import text_of
+from tests.conftest import on_gvisor_too, text_of
 
 U = "/mnt/user-data/uploads"
 OUT = "/mnt/user-data/outputs"
@@ -99,6 +99,7 @@ async def test_a_sandbox_sees_no_upload_on_its_way_and_none_of_another_conversat
     assert "incoming" not in seen
 
 
+@on_gvisor_too
 @attack("T21")
 async def test_links_and_what_is_no_file_are_never_followed_out_of_outputs(api):
     conversation = await api.conversation()
@@ -122,6 +123,7 @@ async def test_links_and_what_is_no_file_are_never_followed_out_of_outputs(api):
     assert "root:" not in text_of(result)
 
 
+@on_gvisor_too
 @attack("T22")
 async def test_a_path_that_is_swapped_while_it_is_shared_gives_no_byte_of_another_file(
     api, jp_serverapp
@@ -171,7 +173,7 @@ async def test_sparse_and_growing_files_are_bounded(api, jp_serverapp):
 
 
 @attack("T28")
-async def test_no_plaintext_is_anywhere_on_the_disk(api, jp_serverapp, short_dir):
+async def test_no_plaintext_is_anywhere_on_the_disk(api, jp_serverapp, server_dir):
     marker = "a-marker-" + "of-an-upload-and-a-share"
     conversation = await api.conversation()
     await upload(api, conversation, "m", marker.encode() * 5000)
@@ -182,7 +184,7 @@ async def test_no_plaintext_is_anywhere_on_the_disk(api, jp_serverapp, short_dir
     await services.conversations.live(conversation).delete()
     for word in (marker, key.hex()):
         found = subprocess.run(
-            ["grep", "-rlF", word, str(short_dir), "/dev/shm"], capture_output=True, text=True
+            ["grep", "-rlF", word, str(server_dir), "/dev/shm"], capture_output=True, text=True
         )
         assert found.stdout == ""
-    assert not any(key in path.read_bytes() for path in short_dir.rglob("*") if path.is_file())
+    assert not any(key in path.read_bytes() for path in server_dir.rglob("*") if path.is_file())
