@@ -1,8 +1,9 @@
 """One user who attacks everything that is shared, as a program.
 
-``python -m benchmarks.hostile URL TOKEN CONVERSATION [KIND …]``. It asks without a pause for what is dear to the server (notebooks and previews whose Markdown is
-quadratic, large results, exports, uploads that stop in the middle, floods of output, processor
-time), until it is ended. It is nice to the machine: what is measured is the server, not its client.
+``python -m benchmarks.hostile URL TOKEN CONVERSATION [KIND …]``: it asks without a pause for what
+is dear to the server (notebooks and previews whose Markdown is quadratic, large results, exports,
+uploads that stop in the middle, floods of output, processor time), until it is ended. It is nice to
+the machine: what is measured is the server, not its client.
 """
 
 from __future__ import annotations

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
+from jupyter_sandbox import fair_turns
 from jupyter_sandbox.errors import LimitExceeded, Unavailable
 from jupyter_sandbox.fair_turns import NOBODY, FairTurns, Turns, acting_for, in_thread
 
@@ -188,3 +191,42 @@ async def test_users_work_never_takes_all_threads_from_a_neighbour():
     finally:
         gate.set()
         await asyncio.gather(*theirs)
+
+
+# Where threads and semaphores are made beside fair turns, and why no user takes them from another.
+ELSEWHERE = {
+    "app/building.py": "at the start",
+    "client/asynchronous.py": "the client's process",
+    "conversations/adopting.py": "the server's own work",
+    "conversations/idling.py": "the server's own work",
+    "conversations/memory_guard.py": "the server's own work",
+    "conversations/placing.py": "a few short steps on files of a sandbox that starts",
+    "conversations/reaping.py": "the server's own work",
+    "conversations/sweeping.py": "the server's own work",
+    "directories.py": "at the start",
+    "engines/blocking.py": "starts and wakes of sandboxes, which have taken their turn",
+    "fair_turns.py": "here they are",
+    "previews/rendering.py": "at the end",
+    "proxies/client_hosts.py": "at the start",
+    "proxies/forward/listener.py": "connections of one sandbox",
+    "proxies/forward/process.py": "the proxy's process, which bounds each sandbox",
+    "proxies/forward/resolver.py": "the proxy's process, which bounds each sandbox",
+    "routes/openapi/handler.py": "once",
+    "routes/policy.py": "administrators",
+    "sandbox/disk_guard.py": "the server's own work",
+    "sandbox/sandboxes.py": "a few short steps on directories of a sandbox that starts or ends",
+    "stores/audit_log.py": "the server's own work",
+    "testing.py": "engines of tests",
+    "tools/resuming.py": "the server's own work",
+}
+
+
+def test_threads_and_semaphores_are_shared_fairly_or_there_is_a_reason():
+    made = re.compile(r"to_thread\(|run_in_executor\(|ThreadPoolExecutor\(|asyncio\.Semaphore\(")
+    package = Path(fair_turns.__file__).parent
+    found = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if made.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == set(ELSEWHERE)

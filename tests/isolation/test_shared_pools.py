@@ -23,7 +23,10 @@ from tornado.websocket import websocket_connect
 
 from jupyter_sandbox.models import CallRecord
 from tests.attacks import attack
+from tests.conftest import BUBBLEWRAP
 from tests.end_to_end.test_jupyter_api import V1, Client, Here
+
+pytestmark = pytest.mark.alone  # it measures
 
 MARKDOWN = "![" * 14_000  # quadratic in its length: most of a second for 28 kB
 READ_ALL_THE_TIME = """
@@ -50,7 +53,7 @@ class Users(IdentityProvider):
         return User(token)
 
 
-@pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)])
+@pytest.fixture(scope="module", params=[BUBBLEWRAP])
 def engine_name(request):
     """The pools are the server's: one engine shows it."""
     return request.param
@@ -262,4 +265,4 @@ async def test_large_results_that_are_read_all_the_time_leave_the_loop_to_others
                 reader.kill()
             await asyncio.gather(*(reader.wait() for reader in readers))
 
-    await keeps_pace(ask, attack_once, rounds=60)
+    await keeps_pace(ask, attack_once, rounds=30)
