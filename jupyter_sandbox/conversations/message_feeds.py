@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Mapping
 
 from ..errors import LimitExceeded, SandboxError
-from ..fair_turns import Turns, owner_here
+from ..fair_turns import NOBODY, Turns, acting_for, owner_here
 from ..stores.message_records import MessageRecords
 
 _POLL_SECONDS = 1.0
@@ -87,7 +87,8 @@ class MessageFeeds:
             )
         feeds.add(feed)
         if self._poller is None:
-            self._poller = asyncio.ensure_future(self._poll())
+            with acting_for(NOBODY):
+                self._poller = asyncio.ensure_future(self._poll())
         return feed
 
     def close(self, feed: Feed) -> None:

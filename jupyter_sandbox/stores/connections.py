@@ -40,7 +40,7 @@ _LOCKED_SECONDS = 0.5  # while it is known to be locked
 _ANSWER_SECONDS = 20.0  # of one piece of work, its place in the queue included
 _CONNECT_SECONDS = 5
 _POOL = 4
-_WAITING = 512  # pieces of work of one owner
+_WAITING = 2048  # pieces of work of one owner
 _LEAST_FREE_BYTES = 16 * 2**20
 
 

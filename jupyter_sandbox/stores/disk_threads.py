@@ -13,7 +13,7 @@ from ..fair_turns import FairTurns
 T = TypeVar("T")
 
 _THREADS = 4
-_WAITING = 512
+_WAITING = 2048
 
 
 class DiskThreads:

@@ -29,7 +29,7 @@ from ..errors import (
     ToolError,
     Unavailable,
 )
-from ..fair_turns import in_thread
+from ..fair_turns import NOBODY, acting_for, in_thread
 from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResult
 from ..stores.audit_log import AuditLog
 from ..stores.database import Database
@@ -351,7 +351,8 @@ class Calls:
         if call.recording is None:
             self._short.append(call)
             if self._recorder is None:
-                self._recorder = asyncio.ensure_future(self._record_short())
+                with acting_for(NOBODY):  # it is for the calls of all users
+                    self._recorder = asyncio.ensure_future(self._record_short())
             return
         try:
             await call.recording
