@@ -342,6 +342,10 @@ async def test_a_worker_is_used_again_and_no_document_changes_it_for_the_next():
         worker = renderer._idle[-1]
         assert await renderer.render("display", "html", "<b>x</b>", "bob") == first == "<b>x</b>"
         assert renderer._idle[-1] is worker
+        for each in renderer._idle:
+            each._process.kill()
+            each._process.wait()
+        assert await renderer.render("display", "html", "<b>x</b>", "bob") == first
     finally:
         await renderer.close()
     assert worker._process.poll() is not None

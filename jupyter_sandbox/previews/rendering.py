@@ -106,15 +106,22 @@ class Renderer:
             while True:
                 self._idle.pop().kill()
 
+    def _take_idle(self) -> _Worker | None:
+        """Give a worker that waits for work; one that was killed meanwhile is none."""
+        with contextlib.suppress(IndexError):
+            while True:
+                worker = self._idle.pop()
+                if worker.is_alive:
+                    return worker
+                worker.kill()
+        return None
+
     def _do(self, job: _Job) -> tuple[int | str, bytes]:
         """Let a worker do a job; in a thread."""
         try:
-            worker = self._idle.pop()
-        except IndexError:
-            try:
-                worker = _Worker()
-            except OSError as exc:
-                return type(exc).__name__, b""
+            worker = self._take_idle() or _Worker()
+        except OSError as exc:
+            return type(exc).__name__, b""
         try:
             end, answer = worker.ask(job)
         except (OSError, ValueError, EOFError) as exc:
@@ -166,6 +173,11 @@ class _Worker:
             except BaseException:
                 self._socket.close()
                 raise
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
     def ask(self, job: _Job) -> tuple[int, bytes]:
         """Give how the worker ended the job, and its answer.
