@@ -105,15 +105,17 @@ start_docker() {
 
 # The same as `jupyter sandbox build-image --bootstrap-base` does (jupyter_sandbox/cli/base_image.py):
 # here without Python packages, so that tests of the engine have an image before anything is installed.
+# apt in the image has the sources of this host: their hosts are what the egress preset allows.
 make_base_image() {
-    local name excludes=()
+    local name excludes=() sources=/etc/apt/sources.list.d/debian.sources
+    [ -s "$sources" ] || sources=/etc/apt/sources.list
     docker image inspect "$BASE" >/dev/null 2>&1 && return
     say "making $BASE with mmdebstrap"
     for name in doc info lintian locale man; do
         excludes+=("--dpkgopt=path-exclude=/usr/share/$name/*")
     done
     mmdebstrap --quiet --variant=minbase --include=ca-certificates "${excludes[@]}" \
-        '--dpkgopt=path-include=/usr/share/doc/*/copyright' bookworm - \
+        '--dpkgopt=path-include=/usr/share/doc/*/copyright' bookworm - "$sources" \
         | docker import - "$BASE" >/dev/null
 }
 

@@ -264,7 +264,14 @@ def _bundle() -> Path:
 def put_bundle(runtime_dir: Path) -> None:
     """Put the guest bundle into a directory where a server would make it."""
     runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copytree(_bundle(), runtime_dir / _bundle().name, copy_function=os.link)
+    shutil.copytree(_bundle(), runtime_dir / _bundle().name, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
 
 
 def _made(directory: Path) -> Path:

@@ -67,6 +67,7 @@ def sandbox_config():
 @pytest.fixture
 def policy_file(server_dir):
     path = server_dir / "data" / "policy.json"
+    path.parent.mkdir(mode=0o700, exist_ok=True)  # a server makes it with its first request
 
     def put(policy: object) -> None:
         path.write_text(policy if isinstance(policy, str) else json.dumps(policy))

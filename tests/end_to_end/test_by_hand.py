@@ -178,6 +178,7 @@ class TestWhoMay:
     @pytest.fixture
     def policy_file(self, server_dir):
         path = server_dir / "data" / "policy.json"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         path.write_text(json.dumps(test_access.NO_CAROL))
         return path
 

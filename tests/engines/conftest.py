@@ -12,6 +12,7 @@ from jupyter_sandbox.engines.base import Engine
 from jupyter_sandbox.engines.bubblewrap import BubblewrapEngine
 from jupyter_sandbox.engines.docker import DockerEngine
 from jupyter_sandbox.testing import FakeEngine
+from tests.conftest import full
 
 
 def _bubblewrap(root: Path) -> Engine:
@@ -45,7 +46,8 @@ if os.geteuid() == 0:  # otherwise "bubblewrap" is an ordinary user's already
             marks=pytest.mark.bubblewrap,
         )
     )
-ALL = [*ISOLATING, FAKE]
+# A container's life is Docker's doing, whatever runtime is in it.
+ALL = [full(each) if each is GVISOR else each for each in [*ISOLATING, FAKE]]
 
 
 def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
@@ -66,4 +68,4 @@ bubblewrap_lab = pytest.fixture(params=[BUBBLEWRAP])(_lab)
 # host's kernel tells (of gVisor's end Docker mostly does not know that it was for memory).
 grouped_lab = pytest.fixture(params=[DOCKER, BUBBLEWRAP])(_lab)
 # All but the one in another process, to which a cancellation here does not reach.
-local_lab = pytest.fixture(params=[DOCKER, GVISOR, BUBBLEWRAP, FAKE])(_lab)
+local_lab = pytest.fixture(params=[DOCKER, full(GVISOR), BUBBLEWRAP, FAKE])(_lab)

@@ -19,15 +19,15 @@ def engine_name(request):
 
 
 @pytest.fixture
-def connect(jp_serverapp, jp_base_url, http_server_port, jp_auth_header):
+def connect(jp_serverapp, jp_base_url, jp_http_port, jp_auth_header):
     """Open a websocket by hand, over which nothing is said any more."""
 
     async def open_websocket(*parts: str):
-        reader, writer = await asyncio.open_connection("127.0.0.1", http_server_port[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", jp_http_port)
         path = urlsplit(jp_base_url).path + "/".join(parts)
         head = [
             f"GET {path} HTTP/1.1",
-            f"Host: 127.0.0.1:{http_server_port[1]}",
+            f"Host: 127.0.0.1:{jp_http_port}",
             "Upgrade: websocket",
             "Connection: Upgrade",
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
@@ -43,6 +43,7 @@ def connect(jp_serverapp, jp_base_url, http_server_port, jp_auth_header):
 
 
 @fault("websocket-vanishes")
+@pytest.mark.own_server
 async def test_a_websocket_of_a_client_that_vanished_is_closed(api, app, jp_serverapp, connect):
     jp_serverapp.web_app.settings["ws_ping_interval"] = 200  # ms; 30 s by default
     jp_serverapp.web_app.settings["ws_ping_timeout"] = 1000  # 90 s by default

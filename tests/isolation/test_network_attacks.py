@@ -126,14 +126,14 @@ async def probe(api, conversation: str, script: str, argument: object) -> dict[s
 
 
 @attack("T05")
-async def test_nothing_is_reached_directly(api, canary, http_server_port):
+async def test_nothing_is_reached_directly(api, canary, jp_http_port):
     with socket.create_connection(("127.0.0.1", canary.port), 5):
         async with asyncio.timeout(5):  # from outside it can be heard
             while not canary.heard:
                 await asyncio.sleep(0.01)
     canary.heard.clear()
     conversation = await api.conversation()
-    ports = (canary.port, http_server_port[-1])
+    ports = (canary.port, jp_http_port)
     targets = {
         "tcp": [[host, port] for host in host_addresses() for port in ports]
         + [["169.254.169.254", 80], ["100.100.100.100", 80], ["192.0.2.1", 443], ["fd00::1", 80]],
@@ -149,12 +149,12 @@ async def test_nothing_is_reached_directly(api, canary, http_server_port):
 
 
 @attack("T05")
-async def test_nothing_of_the_hosts_is_reached_through_the_proxy(api, canary, http_server_port):
+async def test_nothing_of_the_hosts_is_reached_through_the_proxy(api, canary, jp_http_port):
     conversation = await api.conversation()
     lines = [
         line
         for host in ("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0.0.0.0")
-        for port in (canary.port, http_server_port[-1])
+        for port in (canary.port, jp_http_port)
         for line in (f"CONNECT {host}:{port}", f"GET http://{host}:{port}/")
     ]
     lines += [f"CONNECT [::1]:{canary.port}", f"CONNECT [::ffff:127.0.0.1]:{canary.port}"]
