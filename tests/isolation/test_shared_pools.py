@@ -167,11 +167,12 @@ async def test_displays_that_are_dear_to_clean_keep_no_neighbours_table_waiting(
             pass
 
     async def attack_once() -> None:
-        await clients[0].send(
-            "execute_request",
-            {"code": show % ("text/markdown", "'![' * 14000"), "allow_stdin": False},
-        )
-        await asyncio.sleep(0.05)
+        for each in clients:  # each has a bound of its own for what it has asked for
+            await each.send(
+                "execute_request",
+                {"code": show % ("text/markdown", "'![' * 14000"), "allow_stdin": False},
+            )
+        await asyncio.sleep(0.2)
 
     reading = [asyncio.ensure_future(read(each)) for each in clients]
     try:
