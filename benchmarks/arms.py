@@ -32,6 +32,11 @@ class Sample:
         return ordered[math.ceil(0.9 * len(ordered)) - 1]
 
     @property
+    def p95(self) -> float:
+        ordered = sorted(self.values)
+        return ordered[math.ceil(0.95 * len(ordered)) - 1]
+
+    @property
     def minimum(self) -> float:
         return min(self.values)
 

@@ -33,6 +33,7 @@ from .floors import (
     tornado_echo,
     tornado_file,
 )
+from .neighbours import beside_an_attack
 from .refusals import flood
 from .sandbox_memory import memory_of, sandbox_of
 from .server import BenchServer
@@ -119,6 +120,7 @@ class Plan:
     at_once: int
     adopted: int
     adoptions: int
+    neighbours: int
 
 
 FULL = Plan(
@@ -137,6 +139,7 @@ FULL = Plan(
     at_once=20,
     adopted=50,
     adoptions=3,
+    neighbours=20,
 )
 SHORT = Plan(
     warm=60,
@@ -154,6 +157,7 @@ SHORT = Plan(
     at_once=3,
     adopted=5,
     adoptions=1,
+    neighbours=2,
 )
 
 AnyRow = Row | MemoryRow | DensityRow
@@ -416,6 +420,18 @@ def adoption(server: BenchServer, plan: Plan) -> list[Row | MemoryRow]:
     return [Row(server.engine, case, ours, floor, "engine's inspect of each")]
 
 
+def hostile_neighbour(server: BenchServer, plan: Plan) -> list[AnyRow]:
+    """Measure what nine users wait beside a hostile tenth, against the same without it."""
+    if plan is SHORT and server.engine != "bubblewrap":
+        return []  # what is shared is the server's: one engine shows it
+    rows: list[AnyRow] = []
+    for kind, (beside, quiet) in beside_an_attack(server.engine, 10, plan.neighbours).items():
+        rows.append(Row(server.engine, f"neighbour's {kind}", beside, quiet, "no attack", 2.0))
+        ends = (Sample((beside.p95,)), Sample((quiet.p95,)))
+        rows.append(Row(server.engine, f"neighbour's {kind}, p95", *ends, "no attack", 4.0))
+    return rows
+
+
 CASES: tuple[Case, ...] = (
     warm_bash,
     file_tools,
@@ -430,6 +446,7 @@ CASES: tuple[Case, ...] = (
     density,
     from_the_pool,
     adoption,
+    hostile_neighbour,
 )
 
 

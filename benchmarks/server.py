@@ -52,6 +52,8 @@ class BenchServer:
         Of the server process, for its memory.
     directory : Path
         For files of the benchmark; goes with the server.
+    port : int
+        On loopback.
     url : str
         Ends with ``/``.
     token : str
@@ -69,15 +71,15 @@ class BenchServer:
         self.engine = engine
         self.directory = base
         self.token = secrets.token_hex(16)
-        self._port = _free_port()
-        self.url = f"http://127.0.0.1:{self._port}/"
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
         self._log = base / "server.log"
         program = [*command]
         if profile is not None:
             program = ["-m", "benchmarks.profiled_server", str(profile)]
         words = [
             *(sys.executable, *program, "--no-browser", "--ip=127.0.0.1"),
-            *(f"--port={self._port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={base}"),
+            *(f"--port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={base}"),
             "--ServerApp.jpserver_extensions=jupyter_sandbox=True",
             *(f"--SandboxApp.engine={engine}", f"--SandboxApp.data_dir={base / 'data'}"),
             f"--SandboxApp.runtime_dir={base / 'run'}",
@@ -131,7 +133,7 @@ class BenchServer:
 
     def client(self) -> SandboxClient:
         """Give a client on a connection of its own."""
-        return SandboxClient(self._port, self.token)
+        return SandboxClient(self.port, self.token)
 
     def last_words(self) -> str:
         """Give the end of the server's log."""

@@ -23,6 +23,7 @@ from .conversations.warm_pool import WarmPool
 from .engines.base import Engine
 from .models import Caller, Lifecycle, Limits
 from .previews.file_previews import FilePreviews
+from .previews.rendering import Renderer
 from .sandbox.disk_guard import DiskGuard
 from .sandbox.way_out import WayOut
 from .stores.audit_log import AuditLog
@@ -80,6 +81,7 @@ class Services:
     way_out: WayOut
     stop_watching: Callable[[], None]
     previews: FilePreviews
+    renderer: Renderer
     limits: Limits
     lifecycle: Lifecycle
     guidance: Callable[[], str]

@@ -20,7 +20,8 @@ PACKAGE = "jupyter_sandbox"
 GUEST = "sandbox_guest"
 KERNEL = "sandbox_python"
 
-_GROUND = {"models", "errors", "metrics", "shortages", "event_loop"}
+_GROUND = {"models", "errors", "metrics", "shortages"}
+_GROUND |= {"event_loop", "fair_turns", "encoded_json"}
 _ASKED = {"policy", "stores", "proxies", "previews"}
 _INTERFACE = "engines.base"  # what an engine is; which engines there are, only app knows
 
@@ -31,11 +32,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shortages": {"errors"},  # asked at the edges
     "metrics": set(),  # told by everybody
     "event_loop": set(),
+    "fair_turns": {"errors"},  # whatever is limited for the process is shared here
+    "encoded_json": set(),
     # asked but never asking
     "policy": _GROUND,
     "stores": _GROUND,
     "proxies": {"policy", *_GROUND},  # a process of its own decides where it connects
-    "previews": _GROUND,
+    "previews": {"policy", *_GROUND},  # a process of its own cleans what is hostile
     "events": {"stores", *_GROUND},  # tells others what the audit log has written
     # the road, from its end to its beginning
     "engines": _GROUND,

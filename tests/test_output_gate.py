@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jupyter_sandbox.policy.displays import ToClean, bundles_of
 from jupyter_sandbox.sandbox.kernel_messages import KernelMessage
 from jupyter_sandbox.sandbox.output_gate import OutputGate
 
@@ -126,7 +127,7 @@ def test_messages_are_rebuilt_from_what_their_type_has(gate):
     }
     [shown] = gate.admit("iopub", message("display_data", content))
     assert shown["content"] == {
-        "data": {"text/html": "<b>x</b>"},
+        "data": {"text/html": ToClean("html", html)},  # it cannot be sent before it is cleaned
         "metadata": {},
         "transient": {"display_id": "d"},
     }
@@ -141,7 +142,8 @@ def test_messages_are_rebuilt_from_what_their_type_has(gate):
     [seen] = gate.admit(
         "shell", message("inspect_reply", {"found": True, "data": {"text/html": html}})
     )
-    assert seen["content"]["data"] == {"text/html": "<b>x</b>"}
+    waiting = {"text/html": ToClean("html", html)}
+    assert seen["content"]["data"] == waiting
     reply = {
         "status": "ok",
         "payload": [{"source": "page", "data": {"text/html": html}}, {"source": "evil"}, 3],
@@ -149,8 +151,10 @@ def test_messages_are_rebuilt_from_what_their_type_has(gate):
     }
     gate.note_request("mine")
     [done] = gate.admit("shell", message("execute_reply", reply))
-    assert [each["data"] for each in done["content"]["payload"]] == [{"text/html": "<b>x</b>"}]
-    assert done["content"]["user_expressions"]["a"]["data"] == {"text/html": "<b>x</b>"}
+    assert [each["data"] for each in done["content"]["payload"]] == [waiting]
+    assert done["content"]["user_expressions"]["a"]["data"] == waiting
+    assert bundles_of(done["content"]) == [waiting, waiting]
+    assert bundles_of(seen["content"]) == [waiting]
 
 
 @pytest.mark.parametrize("content", [{}, {"data": 3, "text": [], "payload": {}, "history": [[1]]}])

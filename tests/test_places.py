@@ -159,12 +159,14 @@ def test_for_a_place_of_all_those_give_who_have_the_most_and_more_than_who_asks(
     assert names(rooms(there, total, "a"), MoveKind.SUSPEND) == ["c1", "b2", "b1", "a1"]
     # Who has two may only ask the own ones: nobody has more.
     assert names(rooms(there, total, "b"), MoveKind.SUSPEND) == ["b2", "b1"]
-    # Suspended ones count among the live.
-    assert names(rooms(there, Bound.LIVE_TOTAL, "b"), MoveKind.TERMINATE) == [
+    # Suspended ones count among the live; who has a fair share of them may ask only the own ones.
+    assert names(rooms(there, Bound.LIVE_TOTAL, "b"), MoveKind.TERMINATE) == ["b2", "b1"]
+    assert names(rooms(there, Bound.LIVE_TOTAL, "a"), MoveKind.TERMINATE) == [
         "c1",
         "c3",
         "b2",
         "b1",
+        "a1",
     ]
 
 

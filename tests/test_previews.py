@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import subprocess
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from jupyter_sandbox.errors import LimitExceeded
 from jupyter_sandbox.policy.previews import decide_preview, view_of
 from jupyter_sandbox.previews import rendering
 from jupyter_sandbox.previews.file_previews import text_of
@@ -301,11 +303,20 @@ async def test_a_worker_that_never_ends_is_ended_and_the_loop_goes_on(monkeypatc
 async def test_no_more_wait_than_the_bound(monkeypatch):
     monkeypatch.setattr(rendering, "_SECONDS", 3.0)
     monkeypatch.setattr(rendering, "WORKER", ("-c", "import time; time.sleep(9)"))
+    monkeypatch.setattr(rendering, "_OF_OWNER", 1)
     renderer = Renderer(LOG)
+
+    def ask(owner: str):
+        return asyncio.ensure_future(renderer.render("text", "a", "x", owner))
+
     try:
-        waiting = [asyncio.ensure_future(renderer.render("text", "a", "x")) for _ in range(16)]
+        waiting = [ask("alice") for _ in range(17)]  # one of them is being done
         await asyncio.sleep(0)
-        assert await asyncio.wait_for(renderer.render("text", "a", "x"), 1) is None
+        with pytest.raises(LimitExceeded, match="16 of this user wait") as refused:
+            await asyncio.wait_for(ask("alice"), 1)
+        assert (refused.value.status, refused.value.retry_after_seconds) == (429, 5)
+        waiting.append(ask("bob"))
+        await asyncio.sleep(0)
         assert not any(work.done() for work in waiting)
     finally:
         await renderer.close()
@@ -315,24 +326,83 @@ async def test_no_more_wait_than_the_bound(monkeypatch):
 
 
 async def test_the_worker_has_none_of_the_servers_secrets(monkeypatch):
-    body = "import os; print(len([name for name in os.environ if 'SECRET' in name]))"
+    body = (
+        "import os, sys; sys.stdin.buffer.readline()\n"
+        "found = len([name for name in os.environ if 'SECRET' in name])\n"
+        """print(f'{{"end": 0, "size_bytes": 1}}\\n{found}', end="", flush=True)"""
+    )
     monkeypatch.setenv("MY_SECRET", "x")
     monkeypatch.setattr(rendering, "WORKER", ("-c", body))
     renderer = Renderer(LOG)
     try:
-        assert await renderer.render("text", "a", "x") == "0\n"
+        assert await renderer.render("text", "a", "x") == "0"
     finally:
         await renderer.close()
 
 
 def test_the_worker_bounds_itself():
     code = (
-        'import io, resource, sys; sys.stdin = io.TextIOWrapper(io.BytesIO(b\'{"kind": "text", '
-        '"name": "a"}\\nx\')); from jupyter_sandbox.previews import worker; worker.main();'
-        "print(*(resource.getrlimit(r)[1] for r in (resource.RLIMIT_CPU, resource.RLIMIT_AS)))"
+        "import resource; from jupyter_sandbox.previews import worker\n"
+        "limits = (resource.RLIMIT_CPU, resource.RLIMIT_AS)\n"
+        "worker.render = lambda *_: str([resource.getrlimit(r)[1] for r in limits]).encode()\n"
+        "worker.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["3", str(1024**3)]
+    request = b'{"kind": "text", "name": "a", "size_bytes": 1}\nx'
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=2 * request, capture_output=True, check=True
+    )
+    answer = str([3, 1024**3]).encode()
+    assert done.stdout == 2 * (b'{"end": 0, "size_bytes": %d}\n' % len(answer) + answer)
+
+
+async def test_a_worker_is_used_again_and_no_document_changes_it_for_the_next():
+    renderer = Renderer(LOG)
+    try:
+        first = await renderer.render("display", "html", "<b>x</b>", "alice")
+        worker = renderer._idle[-1]
+        assert await renderer.render("display", "html", "<b>x</b>", "bob") == first == "<b>x</b>"
+        assert renderer._idle[-1] is worker
+        for each in renderer._idle:
+            each._process.kill()
+            each._process.wait()
+        assert await renderer.render("display", "html", "<b>x</b>", "bob") == first
+    finally:
+        await renderer.close()
+    assert worker._process.poll() is not None
+
+
+async def test_a_notebook_opens_without_the_displays_that_take_too_long():
+    output = {"output_type": "display_data", "metadata": {}}
+    dear = {**output, "data": {"text/markdown": "![" * 14_000}}
+    plain = {**output, "data": {"text/html": "<b>x</b><script>"}}
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "execution_count": None}
+    cell["outputs"] = [plain, *[dear] * 12]
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
+    renderer = Renderer(LOG)
+    try:
+        read = await renderer.read("notebook", "", json.dumps(notebook).encode())
+    finally:
+        await renderer.close()
+    message, found = map(json.loads, read.split(b"\n"))
+    shown = [each["data"] for each in found["cells"][0]["outputs"]]
+    assert message is None
+    assert shown[0] == {"text/html": "<b>x</b>"}
+    assert shown[-1] == {"text/plain": "[not shown: text/markdown]"}
+
+
+async def test_a_client_that_goes_ends_the_work_for_it(monkeypatch):
+    monkeypatch.setattr(rendering, "WORKER", ("-c", "import time; time.sleep(60)"))
+    renderer = Renderer(LOG)
+    work = asyncio.ensure_future(renderer.render("text", "a", "x"))
+    try:
+        while "running=1" not in repr(renderer):
+            await asyncio.sleep(0)
+        work.cancel()
+        async with asyncio.timeout(5):
+            while "running=0" not in repr(renderer):
+                await asyncio.sleep(0.01)
+    finally:
+        await renderer.close()
 
 
 @pytest.mark.parametrize(

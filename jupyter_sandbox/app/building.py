@@ -59,6 +59,7 @@ from ..events.emitting import AuditEvents
 from ..models import Caller, Lifecycle, Limits
 from ..policy.access_text import POLICY_NAME
 from ..previews.file_previews import FilePreviews
+from ..previews.rendering import Renderer
 from ..proxies.client_hosts import ClientSettings, find_mirrors, find_preset_rules
 from ..sandbox.client_settings import client_environment, prepare_site_files
 from ..sandbox.disk_guard import DiskGuard
@@ -192,7 +193,7 @@ async def let_go(services: Services) -> None:
     await services.calls.close()
     await services.places.close()
     await services.kernels.close()
-    await services.previews.close()
+    await services.renderer.close()
     await services.conversations.detach()
     await services.warm_pool.close()
     await services.way_out.stop()
@@ -317,12 +318,13 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         *(calls.capacity.forget, audit.note),
     )
     shared = SharedFiles(database, ShareRecords(connections), vault, calls.capacity.forget)
+    renderer = Renderer(log)
     workspace = sandboxes.settings.workspace_path if plan.show_workspace else ""
     contents = Contents(
         *(conversations, uploads, shared, limits),
-        *(workspace, plan.trust_outputs, log),
+        *(workspace, plan.trust_outputs, renderer, log),
     )
-    kernels = Kernels(limits, plan.trust_outputs, SessionRecords(connections), log)
+    kernels = Kernels(limits, plan.trust_outputs, SessionRecords(connections), renderer, log)
     idling = Idling(
         *(conversations, database, sandboxes, resting, lifecycle, kernels.release),
         *(limits.command_seconds, log),
@@ -390,7 +392,8 @@ async def _build_services(plan: Plan, base: _Base, machines: _Machines) -> Servi
         places=places,
         place_records=place_records,
         memory_guard=memory_guard,
-        previews=FilePreviews(plan.html_scripts, log),
+        previews=FilePreviews(plan.html_scripts, renderer),
+        renderer=renderer,
         limits=limits,
         lifecycle=lifecycle,
         guidance=lambda: guidance(limits, network=network_text(machines.way_out.allowed)),

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from zipstream import ZIP_STORED, ZipStream
 
+from ..fair_turns import in_thread
 from ..models import ShareRecord
 from ..stores.file_store import FileStore
 
@@ -49,7 +50,7 @@ class Archive:
         pieces = iter(self._zip)
         try:
             while True:
-                step = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+                step = asyncio.ensure_future(in_thread(next, pieces, None))
                 try:
                     piece = await asyncio.shield(step)
                 except asyncio.CancelledError:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Protocol
 
+from ..fair_turns import NOBODY
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
 
@@ -39,6 +40,8 @@ class Attachment:
 
     Attributes
     ----------
+    owner : str
+        Of the conversation, as far as it is known: whose turns the sandbox's messages take.
     rests_since : float or None
         The loop's time; None: it runs, as far as we know.
     silent_since : float or None
@@ -46,6 +49,7 @@ class Attachment:
     """
 
     def __init__(self, sandboxes: Sandboxes) -> None:
+        self.owner = NOBODY
         self.rests_since: float | None = None
         self.silent_since: float | None = None
         self._sandboxes = sandboxes
@@ -84,6 +88,7 @@ class Attachment:
     def run(self, sandbox: Sandbox) -> None:
         """Note that this one is attached, and runs."""
         self._sandbox = sandbox
+        sandbox.python.owner = self.owner
         self.rests_since = None
         if self.followers is not None:
             self.followers.attached(sandbox)

@@ -48,6 +48,11 @@ class Conversation:
         return f"<Conversation {self.conversation_id} users={self.users} {self._attached}>"
 
     @property
+    def owner(self) -> str:
+        """Whose it is; "" as long as its record was not read."""
+        return self._attached.owner
+
+    @property
     def is_attached(self) -> bool:
         """Whether there is a sandbox that could be lent at once."""
         return self._attached.is_running and not self._deleted
@@ -484,6 +489,7 @@ class Conversation:
         record = await self._around.database.conversation(self.conversation_id)
         if record is None or self._deleted:
             raise NotFound("There is no such conversation.")
+        self._attached.owner = record.owner
         return record
 
     @property

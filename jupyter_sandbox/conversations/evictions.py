@@ -7,7 +7,7 @@ rule: what somebody has used between the look and the move stays.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from .. import metrics
@@ -60,12 +60,18 @@ class Evictions:
                 return True
         return False
 
-    async def candidates(self, of_sandboxes: Collection[str] | None = None) -> list[Candidate]:
-        """Give what is known of the sandboxes that there are, or of these ids only."""
+    async def candidates(self, memory: Mapping[str, int] | None = None) -> list[Candidate]:
+        """Give what is known of the sandboxes that there are, or of these ids only.
+
+        Parameters
+        ----------
+        memory : mapping, optional
+            What each takes, in bytes, by its id.
+        """
         return [
-            self._candidate(each)
+            self._candidate(each, 1 if memory is None else memory[each.sandbox_id])
             for each in await self._records.settled(self._longest_call_seconds)
-            if of_sandboxes is None or each.sandbox_id in of_sandboxes
+            if memory is None or each.sandbox_id in memory
         ]
 
     async def do(self, move: Move, cause: str, why: str) -> bool:
@@ -95,7 +101,7 @@ class Evictions:
         )
         return True
 
-    def _candidate(self, settled: SettledSandbox) -> Candidate:
+    def _candidate(self, settled: SettledSandbox, memory_bytes: int) -> Candidate:
         live = self._conversations.known(settled.conversation_id)
         return Candidate(
             conversation_id=settled.conversation_id,
@@ -103,4 +109,5 @@ class Evictions:
             is_running=settled.is_running,
             used_at=settled.used_at,
             in_use=settled.has_call or settled.is_kept_awake or (live is not None and live.is_busy),
+            memory_bytes=memory_bytes,
         )

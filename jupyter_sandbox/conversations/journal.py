@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 from ..errors import SandboxError
 from ..event_loop import require_loop
+from ..fair_turns import NOBODY, acting_for
 from ..models import JsonValue, MessageKind, MessageRecord
 from ..stores.message_records import Entry, MessagePage, MessageRecords, require_number
 
@@ -115,7 +116,8 @@ class Journal:
     async def _put(self, entry: Entry) -> MessageRecord:
         async with self._lock:
             await self._write()
-            (number,) = await self._records.append([entry])
+            with acting_for(NOBODY):
+                (number,) = await self._records.append([entry])
         require_number(number)
         self.on_written({entry.conversation_id: number})
         body = json.loads(entry.body)
@@ -127,7 +129,8 @@ class Journal:
         if not entries:
             return
         try:
-            numbers = await self._records.append(entries)
+            with acting_for(NOBODY):  # they are of all users, whoever waits for it
+                numbers = await self._records.append(entries)
         except BaseException:
             self._waiting[:0] = entries
             raise

@@ -8,11 +8,14 @@ none. While the sandbox is suspended other requests are answered here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotFound
+from ..errors import InvalidRequest, LimitExceeded, NotFound
+from ..fair_turns import in_thread
+from ..policy.displays import ToClean, bundles_of, with_cleaned
+from ..previews.rendering import Renderer
 from ..sandbox.kernel_channels import KernelChannels
 from ..sandbox.kernel_messages import KernelMessage
 from ..sandbox.output_gate import Message, OutputGate
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 Send = Callable[[str, Message | None], Awaitable[None]]
 """Sends a message on a channel to the client, and waits until it is on its way; None: goodbye."""
 
-_IN_A_THREAD_BYTES = 2 * 1024
+_IN_A_THREAD_BYTES = 32 * 1024
 _INFO_BYTES = 32 * 1024
 _CHANNELS = frozenset(("shell", "control", "stdin"))
 
@@ -35,8 +38,8 @@ class KernelClient:
 
     Parameters
     ----------
-    threads : ThreadPoolExecutor
-        Where long messages are cleaned: not where the rest of the server's work is done.
+    renderer : Renderer
+        Cleans what is HTML in a display.
     """
 
     def __init__(
@@ -45,14 +48,14 @@ class KernelClient:
         kernel_id: str,
         send: Send,
         gate: OutputGate,
-        threads: ThreadPoolExecutor,
+        renderer: Renderer,
     ) -> None:
         self.kernel_id = kernel_id
         self._kernel = kernel
         self._python: PythonKernel | None = None
         self._send = send
         self._gate = gate
-        self._threads = threads
+        self._renderer = renderer
         self._channels: KernelChannels | None = None
         self._connecting = asyncio.Lock()  # guards the two above while they change
         self._closed = False
@@ -148,12 +151,27 @@ class KernelClient:
             await channels.send(channel, parts)
 
     async def _on_message(self, channel: str, message: KernelMessage) -> None:
+        owner = self._kernel.conversation.owner
         if message.size > _IN_A_THREAD_BYTES:
-            loop = asyncio.get_running_loop()
-            admitted = await loop.run_in_executor(self._threads, self._gate.admit, channel, message)
+            admitted = await in_thread(self._gate.admit, channel, message, owner=owner)
         else:
             admitted = self._gate.admit(channel, message)
+        for each in admitted:
+            for bundle in bundles_of(each["content"]):
+                await self._clean(bundle, owner)
         if message.msg_type == "kernel_info_reply" and admitted and message.size < _INFO_BYTES:
             self._kernel.note_info(admitted[0]["content"])
         for each in admitted:
             await self._send(channel, each)
+
+    async def _clean(self, bundle: dict[str, Any], owner: str) -> None:
+        """Clean a display's HTML in a worker; what takes too long there is not shown."""
+        html = bundle.get("text/html")
+        if not isinstance(html, ToClean):
+            return
+        cleaned = None
+        with contextlib.suppress(LimitExceeded, InvalidRequest):
+            cleaned = await self._renderer.render("display", html.kind, html.text, owner)
+        shown = with_cleaned(bundle, lambda _: cleaned)
+        bundle.clear()
+        bundle.update(shown)

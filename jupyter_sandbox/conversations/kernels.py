@@ -14,13 +14,13 @@ import logging
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import InvalidRequest, LimitExceeded, NotFound, SandboxError
 from ..models import Limits
+from ..previews.rendering import Renderer
 from ..sandbox.kernel_manager import KERNEL_NAME, kernel_spec
 from ..sandbox.output_gate import OutputGate
 from ..sandbox.python_kernel import PythonKernel, kernel_id_of
@@ -30,7 +30,6 @@ from .conversation import Conversation
 from .kernel_client import KernelClient, Send
 
 _ALIASES = frozenset(("", KERNEL_NAME, "python3", "python"))  # notebooks made elsewhere say python3
-_THREADS = 2
 _MOST_CLIENTS = 12  # of the 64 connections that the relay takes, each needs four
 _SHORT_LIFE_SECONDS = 5.0
 _MOST_SHORT_LIVES = 3
@@ -51,7 +50,12 @@ class Kernels:
     """The kernels of all conversations of this process."""
 
     def __init__(
-        self, limits: Limits, trusted: bool, sessions: SessionRecords, log: logging.Logger
+        self,
+        limits: Limits,
+        trusted: bool,
+        sessions: SessionRecords,
+        renderer: Renderer,
+        log: logging.Logger,
     ) -> None:
         self._limits = limits
         self._trusted = trusted
@@ -62,7 +66,7 @@ class Kernels:
             weakref.WeakValueDictionary()
         )
         self._kernels: dict[str, ConversationKernel] = {}
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sandbox-displays")
+        self._renderer = renderer
 
     def __repr__(self) -> str:
         return f"<Kernels {len(self._kernels)}>"
@@ -73,7 +77,7 @@ class Kernels:
         if known is None or known.conversation is not conversation:
             known = ConversationKernel(
                 *(conversation, self._limits, self._trusted),
-                *(self._sessions, self._threads, self._log),
+                *(self._sessions, self._renderer, self._log),
             )
             self._known[conversation.conversation_id] = known
         self._kernels[conversation.conversation_id] = known
@@ -103,7 +107,6 @@ class Kernels:
         kernels, self._kernels = list(self._kernels.values()), {}
         for kernel in kernels:
             await kernel.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class ConversationKernel:
@@ -115,14 +118,14 @@ class ConversationKernel:
         limits: Limits,
         trusted: bool,
         sessions: SessionRecords,
-        threads: ThreadPoolExecutor,
+        renderer: Renderer,
         log: logging.Logger,
     ) -> None:
         self.conversation = conversation
         conversation.followers = self
         self._limits = limits
         self._trusted = trusted
-        self._threads = threads
+        self._renderer = renderer
         self._log = log
         self._sessions = sessions
         self._clients: set[KernelClient] = set()
@@ -233,7 +236,7 @@ class ConversationKernel:
 
     async def _connect(self, kernel_id: str, send: Send) -> KernelClient:
         gate = OutputGate(self._limits.output_bytes, self._trusted)
-        client = KernelClient(self, kernel_id, send, gate, self._threads)
+        client = KernelClient(self, kernel_id, send, gate, self._renderer)
         async with self.conversation.use_running() as sandbox:
             if sandbox is not None:
                 await sandbox.python.ensure_started()

@@ -22,6 +22,7 @@ from .evictions import Evictions
 LOOK_SECONDS = 1.0
 _MOST_MOVES = 20  # in one round
 _WHY = "the host's memory ran short and it was not in use"
+_WHY_IN_USE = "the host's memory was almost used up, most of it by its owner's sandboxes"
 
 
 class MemoryGuard:
@@ -57,15 +58,17 @@ class MemoryGuard:
         moved = 0
         while self.level is not Level.ENOUGH and moved < _MOST_MOVES:
             # Only what is on this host: others on the same database have hosts of their own.
-            here = {found.sandbox_id for found in await self._sandboxes.list()}
+            here = [found.sandbox_id for found in await self._sandboxes.list()]
+            taken = await asyncio.gather(*map(self._sandboxes.memory_bytes, here))
             moves = to_free_memory(
-                await self._evictions.candidates(here),
+                await self._evictions.candidates(dict(zip(here, taken, strict=True))),
                 self.level,
                 datetime.now(UTC),
                 timedelta(seconds=self._limits.evict_idle_seconds),
             )
             for move in moves:
-                if await self._evictions.do(move, "memory", _WHY):
+                why = _WHY if move.unused_since is not None else _WHY_IN_USE
+                if await self._evictions.do(move, "memory", why):
                     break
             else:
                 return

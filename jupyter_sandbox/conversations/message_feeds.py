@@ -13,10 +13,13 @@ from collections.abc import Mapping
 
 from ..errors import LimitExceeded, SandboxError
 from ..event_loop import require_loop
+from ..fair_turns import NOBODY, Turns, acting_for, owner_here
 from ..stores.message_records import MessageRecords
 
 _POLL_SECONDS = 1.0
-_MOST_FEEDS = 32
+_MOST_FEEDS = 32  # of a conversation
+_MOST_OF_ALL = 4096
+_MOST_OF_OWNER = 256
 
 
 class Feed:
@@ -30,6 +33,7 @@ class Feed:
 
     def __init__(self, conversation_id: str) -> None:
         self.conversation_id = conversation_id
+        self.owner = owner_here()
         self.is_over = False
         self._changed = asyncio.Event()
         self._changed.set()
@@ -55,6 +59,7 @@ class MessageFeeds:
         self._feeds: dict[str, set[Feed]] = {}
         self._known: dict[str, int] = {}  # the last number that the readers were woken for
         self._poller: asyncio.Task[None] | None = None
+        self._places: Turns[None] = Turns(_MOST_OF_ALL, _MOST_OF_OWNER, 0)
 
     def __repr__(self) -> str:
         return f"<MessageFeeds of {len(self._feeds)} conversations>"
@@ -65,7 +70,7 @@ class MessageFeeds:
         Raises
         ------
         LimitExceeded
-            So many read this conversation already.
+            So many read this conversation, or messages of this user's, already.
         """
         require_loop()
         feeds = self._feeds.setdefault(conversation_id, set())
@@ -75,15 +80,25 @@ class MessageFeeds:
                 retry_after_seconds=5,
             )
         feed = Feed(conversation_id)
+        if not self._places.take(feed.owner):
+            if not feeds:
+                del self._feeds[conversation_id]
+            raise LimitExceeded(
+                "Too many clients of this user, or of all, read messages; close one.",
+                retry_after_seconds=5,
+            )
         feeds.add(feed)
         if self._poller is None:
-            self._poller = asyncio.ensure_future(self._poll())
+            with acting_for(NOBODY):
+                self._poller = asyncio.ensure_future(self._poll())
         return feed
 
     def close(self, feed: Feed) -> None:
         """Forget a feed. Twice is once."""
         feeds = self._feeds.get(feed.conversation_id, set())
-        feeds.discard(feed)
+        if feed in feeds:
+            feeds.discard(feed)
+            self._places.end(feed.owner)
         if not feeds:
             self._feeds.pop(feed.conversation_id, None)
             self._known.pop(feed.conversation_id, None)

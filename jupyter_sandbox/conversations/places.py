@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from .. import metrics
 from ..errors import LimitExceeded, SandboxError, Unavailable
+from ..fair_turns import NOBODY, acting_for
 from ..models import ConversationRecord, Lifecycle, PlacesTaken
 from ..policy.memory import Level
 from ..policy.places import Bound, Place, decide_place, decide_wait, fair_order
@@ -142,7 +143,8 @@ class Places:
         metrics.WAITING_FOR_PLACE.inc()
         self._arrived.set()
         if self._serving is None:
-            self._serving = asyncio.ensure_future(self._serve())
+            with acting_for(NOBODY):
+                self._serving = asyncio.ensure_future(self._serve())
         try:
             return await self._wait(seat)
         finally:

@@ -13,8 +13,10 @@ import logging
 import weakref
 from collections.abc import AsyncIterator
 
-from ..errors import NotFound, SandboxError, Unavailable
+from ..errors import LimitExceeded, NotFound, SandboxError, Unavailable
+from ..fair_turns import in_thread
 from ..models import ShareRecord, StoredFile, UploadRecord
+from ..policy.memory import decide_plaintext
 from ..sandbox.link import GuestError
 from ..sandbox.sandbox import Sandbox
 from ..sandbox.sandboxes import Sandboxes
@@ -42,6 +44,7 @@ class Placing:
         self._uploads = uploads
         self._files = files
         self._log = log
+        self._promised_bytes = 0  # of files that are being placed
         # Guards the placing of one conversation's uploads: two versions of a name in order.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -120,6 +123,8 @@ class Placing:
         ------
         Unavailable
             It is stored, but could not be put into the sandbox.
+        LimitExceeded
+            413: likewise, because uploads of its owner take too much memory.
         """
         record = await self._database.conversation(conversation_id)
         if record is None or not record.sandbox_id:
@@ -147,13 +152,37 @@ class Placing:
                 return
             else:
                 with contextlib.suppress(NotFound):  # replaced a moment ago: look again
-                    pieces = self._pieces(row.stored)
-                    await self._dirs.place(sandbox_id, name, pieces, row.created_at)
+                    async with self._room_for(conversation_id, row.size_bytes):
+                        pieces = self._pieces(row.stored)
+                        await self._dirs.place(sandbox_id, name, pieces, row.created_at)
             if await self._uploads.get(conversation_id, name) == row and (
                 row is None or self._dirs.has(sandbox_id, name, row.size_bytes, row.created_at)
             ):
                 return
         raise Unavailable("the upload is stored, but its bytes are not there" if row else "busy")
+
+    @contextlib.asynccontextmanager
+    async def _room_for(self, conversation_id: str, size_bytes: int) -> AsyncIterator[None]:
+        """Keep room for a file that is placed in the body.
+
+        ``LimitExceeded`` (413) if the uploads of its owner would take too much memory.
+        """
+        self._promised_bytes += size_bytes
+        try:
+            whole, free = await asyncio.to_thread(self._dirs.room)
+            free -= self._promised_bytes - size_bytes
+            if free - size_bytes < whole // 2:  # else nobody's take too much
+                ids = await self._uploads.sandboxes_of_owner(conversation_id)
+                own = await in_thread(lambda: sum(map(self._dirs.size_bytes, ids)))
+                decision = decide_plaintext(own, size_bytes, free)
+                if not decision:
+                    raise LimitExceeded(
+                        f"The file is stored, but not in the sandbox: {decision.reason}.",
+                        status=413,
+                    )
+            yield
+        finally:
+            self._promised_bytes -= size_bytes
 
     async def _put_back(self, sandbox: Sandbox, share: ShareRecord) -> list[str]:
         path = f"{self._sandboxes.settings.outputs_path}/{share.path}"

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 from .. import metrics
 from ..errors import InvalidRequest, LimitExceeded, NotFound, Unavailable
+from ..fair_turns import Turns, owner_here
 from ..models import FileIdentity, JsonValue, Limits, UploadRecord
 from ..policy.capacity import decide_capacity, decide_count
 from ..policy.media import media_of
@@ -26,7 +27,9 @@ from .journal import Journal
 from .placing import Placing
 
 _TRIES = 5
-_AT_ONCE = 64
+_AT_ONCE = 64  # of a conversation
+_AT_ONCE_OF_ALL = 1024
+_AT_ONCE_OF_OWNER = 128
 
 
 class Uploads:
@@ -60,6 +63,7 @@ class Uploads:
         self._changed = changed
         self._note = note
         self._receiving: dict[str, int] = {}
+        self._places: Turns[None] = Turns(_AT_ONCE_OF_ALL, _AT_ONCE_OF_OWNER, 0)
         self._removing: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
@@ -99,15 +103,21 @@ class Uploads:
                 f"{_AT_ONCE} uploads to this conversation are under way; wait for one to end.",
                 retry_after_seconds=1,
             )
+        owner = owner_here()
+        if not self._places.take(owner):
+            raise LimitExceeded(
+                "Too many uploads of this user, or of all, are under way; wait for one to end.",
+                retry_after_seconds=1,
+            )
         identity = FileIdentity(conversation_id, uuid.uuid4().hex, "upload", name)
         sink = self._files.sink(identity, self._limits.upload_bytes)
         self._receiving[conversation_id] = self._receiving.get(conversation_id, 0) + 1
         try:
             await sink.__aenter__()
         except BaseException:
-            self._let_go(conversation_id)
+            self._let_go(conversation_id, owner)
             raise
-        return IncomingUpload(self, identity, sink)
+        return IncomingUpload(self, identity, owner, sink)
 
     async def delete(self, conversation_id: str, name: str) -> None:
         """Delete a file, in the sandbox too; ``NotFound`` if there is none."""
@@ -239,7 +249,8 @@ class Uploads:
         with contextlib.suppress(Unavailable):
             await self._files.remove(row.conversation_id, row.upload_id)
 
-    def _let_go(self, conversation_id: str) -> None:
+    def _let_go(self, conversation_id: str, owner: str) -> None:
+        self._places.end(owner)
         self._receiving[conversation_id] -= 1
         if not self._receiving[conversation_id]:
             del self._receiving[conversation_id]
@@ -248,9 +259,12 @@ class Uploads:
 class IncomingUpload:
     """A file that is being uploaded. Closed without ``keep``, nothing of it stays."""
 
-    def __init__(self, uploads: Uploads, identity: FileIdentity, sink: FileSink) -> None:
+    def __init__(
+        self, uploads: Uploads, identity: FileIdentity, owner: str, sink: FileSink
+    ) -> None:
         self._uploads = uploads
         self._identity = identity
+        self._owner = owner
         self._sink = sink
         self._closed = False
         self.name = identity.name
@@ -274,5 +288,5 @@ class IncomingUpload:
         """Let go of it. Twice is once."""
         if not self._closed:
             self._closed = True
-            self._uploads._let_go(self._identity.conversation_id)
+            self._uploads._let_go(self._identity.conversation_id, self._owner)
             await self._sink.__aexit__(None, None, None)

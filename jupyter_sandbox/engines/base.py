@@ -155,6 +155,8 @@ class EngineUsage:
         New processes and threads that the limit has refused.
     cpu_seconds : float or None
         Processor time of all its processes, also of those that have ended; None: not known.
+    memory_bytes : int or None
+        What it takes of the host's memory; None: not known.
     """
 
     disk_bytes: int | None = None
@@ -162,6 +164,7 @@ class EngineUsage:
     memory_kills: int = 0
     processes_refused: int = 0
     cpu_seconds: float | None = None
+    memory_bytes: int | None = None
 
 
 ETC_DIR = Path(__file__).parent / "etc"

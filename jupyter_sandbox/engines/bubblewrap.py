@@ -47,6 +47,7 @@ from .disk_use import deleted_use, tree_use
 from .group_limits import (
     read_group_cpu_seconds,
     read_group_events,
+    read_group_memory_bytes,
     read_own_group_processes,
 )
 from .host_python import find_host_python
@@ -237,7 +238,8 @@ class BubblewrapEngine(ConfigurableEngine):
             return EngineUsage()
         events = read_group_events(record.init.pid)
         found = EngineUsage(
-            *(None, None, events.memory_kills, events.processes_refused), _cpu_seconds(record.init)
+            *(None, None, events.memory_kills, events.processes_refused),
+            *(_cpu_seconds(record.init), _memory_bytes(record.init)),
         )
         root = self._root_of(sandbox_id)
         if not disk or PrivateFiles.beneath(root).image.exists():  # the kernel's
@@ -430,6 +432,16 @@ def _cpu_seconds(init: ProcessId) -> float | None:
         return counted
     pids = read_own_group_processes(init.pid) or process_table.tree(init)
     return process_table.cpu_seconds(pids)
+
+
+def _memory_bytes(init: ProcessId) -> int | None:
+    """Give the memory of a sandbox: its group's, else the sum over its processes."""
+    if not process_table.is_alive(init):
+        return None
+    counted = read_group_memory_bytes(init.pid)
+    if counted is not None:
+        return counted
+    return process_table.memory_bytes(process_table.tree(init))
 
 
 def _probe_spec(sandbox_id: str, dial_dir: Path) -> SandboxSpec:

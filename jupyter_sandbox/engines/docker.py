@@ -34,7 +34,12 @@ from .docker_flags import (
     own_kernel,
 )
 from .docker_sockets import can_limit_sockets, limit_sockets
-from .group_limits import GroupEvents, read_group_cpu_seconds, read_group_events
+from .group_limits import (
+    GroupEvents,
+    read_group_cpu_seconds,
+    read_group_events,
+    read_group_memory_bytes,
+)
 
 _THREADS = 8
 _REMOVE_SECONDS = 30.0
@@ -296,7 +301,8 @@ class DockerEngine(ConfigurableEngine):
         if cpu_seconds is None and not disk:
             cpu_seconds = self._cpu_seconds(sandbox_id)
         usage = EngineUsage(
-            *(None, None, events.memory_kills, events.processes_refused), cpu_seconds
+            *(None, None, events.memory_kills, events.processes_refused),
+            *(cpu_seconds, read_group_memory_bytes(place.pid) if place.pid else None),
         )
         if not disk:
             return usage

@@ -67,6 +67,17 @@ def read_group_cpu_seconds(pid: int, proc: Path = Path("/proc")) -> float | None
     return microseconds / 1e6 if microseconds else None
 
 
+def read_group_memory_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Give the memory that the group of a process takes; None where it has none of its own."""
+    groups = _groups(pid, proc)
+    version, directory = groups.get("memory") or groups.get("", (0, Path()))
+    if not version or directory in _own_directories(proc):
+        return None
+    name = "memory.usage_in_bytes" if version == 1 else "memory.current"
+    text = _read(directory / name)
+    return int(text) if text.isdigit() else None
+
+
 def read_own_group_processes(pid: int, proc: Path = Path("/proc")) -> list[int]:
     """Give the numbers of all processes in a group of a process that this one is not in."""
     groups = _groups(pid, proc)

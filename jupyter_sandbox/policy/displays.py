@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import nh3
 from markdown_it import MarkdownIt
@@ -47,12 +48,54 @@ _LINK = re.compile(r"\s*(?:https?://|mailto:)", re.IGNORECASE)
 _INLINE_IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*\Z")
 
 
+@dataclass(frozen=True)
+class ToClean:
+    """HTML, or Markdown that becomes HTML, that must pass ``clean`` before it is shown.
+
+    JSON cannot say it: what was forgotten to be cleaned is not sent.
+    """
+
+    kind: Literal["html", "markdown"]
+    text: str
+
+
 def safe_bundle(data: object) -> dict[str, Any]:
-    """Give what of a display's data may be shown, by media type.
+    """Give what of a display's data may be shown, by media type. Slow for long HTML.
 
     SVG comes as an image in HTML: there it can neither run nor load anything. Markdown comes as
     HTML, because JupyterLab does not clean what it makes of it.
     """
+    return with_cleaned(prepared_bundle(data), clean)
+
+
+def with_cleaned(
+    bundle: dict[str, Any], cleaned: Callable[[ToClean], str | None]
+) -> dict[str, Any]:
+    """Give a prepared bundle with its HTML cleaned; with a text in its place if it cannot be."""
+    waiting = bundle.get("text/html")
+    if not isinstance(waiting, ToClean):
+        return bundle
+    html = cleaned(waiting)
+    rest = {kind: value for kind, value in bundle.items() if kind != "text/html"}
+    if html is not None:
+        return {**rest, "text/html": html}
+    return rest or {"text/plain": f"[not shown: text/{waiting.kind}]"}
+
+
+def bundles_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give all bundles of a message's content: of a display, or of what a reply shows."""
+    payload, asked = content.get("payload"), content.get("user_expressions")
+    parts = [
+        content,
+        *(payload if isinstance(payload, list) else ()),
+        *(asked.values() if isinstance(asked, Mapping) else ()),
+    ]
+    bundles = [part.get("data") for part in parts if isinstance(part, Mapping)]
+    return [bundle for bundle in bundles if isinstance(bundle, dict)]
+
+
+def prepared_bundle(data: object) -> dict[str, Any]:
+    """Give what ``safe_bundle`` gives, but with what is still to be cleaned as ``ToClean``."""
     given = data if isinstance(data, Mapping) else {}
     bundle: dict[str, Any] = {}
     for kind in _TEXT:
@@ -108,10 +151,21 @@ def safe_html(html: str) -> str:
     )
 
 
-def _html(given: Mapping[Any, Any], has_image: bool) -> str | None:
+def clean(given: ToClean) -> str | None:
+    """Give the HTML, or None if it is so long that this could take long."""
+    if given.kind == "html":
+        return _cleaned(given.text)
+    if len(given.text) > _MOST_MARKDOWN:
+        return None
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    rendered: str = parser.render(given.text)
+    return _cleaned(rendered)
+
+
+def _html(given: Mapping[Any, Any], has_image: bool) -> str | ToClean | None:
     html = _text(given.get("text/html"))
     if html is not None:
-        return _cleaned(html)
+        return ToClean("html", html)
     if has_image:
         return None
     svg = _text(given.get("image/svg+xml"))
@@ -119,10 +173,7 @@ def _html(given: Mapping[Any, Any], has_image: bool) -> str | None:
         source = base64.b64encode(svg.encode("utf-8", "replace")).decode("ascii")
         return f'<img alt="SVG" src="data:image/svg+xml;base64,{source}">'
     markdown = _text(given.get("text/markdown"))
-    if markdown is not None and len(markdown) <= _MOST_MARKDOWN:
-        rendered: str = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
-        return _cleaned(rendered)
-    return None
+    return None if markdown is None else ToClean("markdown", markdown)
 
 
 def _cleaned(html: str) -> str | None:

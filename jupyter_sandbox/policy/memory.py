@@ -1,10 +1,14 @@
-"""Whether the host's memory runs short, from what its kernel says. Pure."""
+"""Whether the host's memory runs short, from what its kernel says, and who may take more. Pure."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
 
+from .decision import ALLOWED, Decision
+
+_PLAINTEXT_PER_FREE = 4
+_MIB = 1024**2
 _LEAST_LOW_BYTES = 512 * 1024**2
 _LOW_PART = 20  # of the whole
 
@@ -52,3 +56,25 @@ def level_of(memory: Memory, low_bytes: int, stalled_percent: float) -> Level:
         return Level.SHORT
     stalled = memory.stalled_percent or 0.0
     return Level.SHORT if stalled_percent and stalled > stalled_percent else Level.ENOUGH
+
+
+def decide_plaintext(own_bytes: int, size_bytes: int, free_bytes: int) -> Decision:
+    """Decide whether one more upload of an owner may lie in plain in memory.
+
+    An owner may have four times as much as is left free with it: a single one gets four fifths of
+    the file system, two get four ninths each, and however much they take, some is left for others.
+
+    Parameters
+    ----------
+    own_bytes : int
+        That the owner has there, in all sandboxes.
+    free_bytes : int
+        Of the file system.
+    """
+    if own_bytes + size_bytes <= _PLAINTEXT_PER_FREE * (free_bytes - size_bytes):
+        return ALLOWED
+    return Decision(
+        False,
+        f"uploads in this user's sandboxes take {own_bytes / _MIB:,.0f} MiB of the server's memory "
+        "already; end a sandbox that is not needed, or delete uploads",
+    )

@@ -6,12 +6,11 @@ It is given a reader and knows neither stores' keys nor requests. The rule: of a
 
 from __future__ import annotations
 
-import asyncio
 import codecs
-import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from ..fair_turns import in_thread
 from ..models import Caller, StoredFile
 from .leases import Leases
 from .pages import markdown_page, text_page
@@ -53,11 +52,11 @@ class FilePreviews:
     def __init__(
         self,
         html_scripts: bool,
-        log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        renderer: Renderer,
     ) -> None:
         self.html_scripts = html_scripts
         self.leases: Leases[PreviewedFile] = Leases()
-        self._renderer = Renderer(log)
+        self._renderer = renderer
 
     def __repr__(self) -> str:
         return f"<FilePreviews {self.leases!r}>"
@@ -68,7 +67,7 @@ class FilePreviews:
         spans = None
         if len(text) <= HIGHLIGHT_BYTES:
             spans = await self._renderer.render("text", file.name, text)
-        return await asyncio.to_thread(text_page, file.name, text, spans, notices, theme)
+        return await in_thread(text_page, file.name, text, spans, notices, theme)
 
     async def markdown(self, file: PreviewedFile, pieces: Pieces, theme: str) -> str:
         """Give the page of a Markdown text; its source if it cannot be rendered."""
@@ -76,7 +75,7 @@ class FilePreviews:
         body = await self._renderer.render("markdown", file.name, text)
         if body is None:
             notices.append("This Markdown cannot be rendered; its source is shown.")
-            return await asyncio.to_thread(text_page, file.name, text, None, notices, theme)
+            return await in_thread(text_page, file.name, text, None, notices, theme)
         return markdown_page(file.name, body, notices, theme)
 
     async def cleaned_html(self, file: PreviewedFile, pieces: Pieces) -> str | None:
@@ -85,10 +84,6 @@ class FilePreviews:
             return None
         text = await _decoded(pieces, file.size_bytes, whole=True)
         return await self._renderer.render("html", file.name, text)
-
-    async def close(self) -> None:
-        """End the renderer. Twice is once."""
-        await self._renderer.close()
 
 
 def text_of(data: bytes, whole: bool) -> str:
@@ -125,4 +120,4 @@ async def _decoded(pieces: Pieces, size: int, whole: bool) -> str:
     data = bytearray()
     async for piece in pieces(0, size):
         data += piece
-    return await asyncio.to_thread(text_of, bytes(data), whole)
+    return await in_thread(text_of, bytes(data), whole)

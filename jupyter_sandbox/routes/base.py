@@ -6,17 +6,21 @@ which answers 401 itself: whatever the server's default is, none is public.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
+from tornado.iostream import StreamClosedError
 
-from .. import metrics
+from .. import fair_turns, metrics
+from ..encoded_json import Default, EncodedJson, encode, is_large
 from ..errors import (
     AccessError,
     FeatureOff,
@@ -29,6 +33,7 @@ from ..errors import (
     ToolError,
     Unavailable,
 )
+from ..fair_turns import in_thread
 from ..models import Caller, ConversationRecord, JsonValue
 from ..policy.access import decide_chat_access, decide_feature
 from ..policy.json_bounds import MESSAGE_DEEPEST, MESSAGE_VALUES, JsonBoundsError, check_json
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from ..services import Services
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+_PIECE_CHARACTERS = 128 * 1024
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
@@ -59,7 +65,14 @@ def endpoint(
             self.services = await self.settings["jupyter_sandbox"].ready()
             if self.needs_access:
                 self.require_access()
+            if self.current_user is not None or "caller" in vars(self):
+                fair_turns.act_for(self.owner)
+            if self.ends_with_client and self.request.method == "GET":
+                self._reading = asyncio.current_task()
             await method(self, *args, **kwargs)
+        except asyncio.CancelledError:
+            if not self._is_client_gone:
+                raise
         except SandboxError as exc:
             self.answer_sandbox_error(exc)
         except web.HTTPError:
@@ -89,6 +102,10 @@ class SandboxHandler(APIHandler):
     """Whether the methods are for those with chat access only, while the feature is on."""
     public = False
     """True for a handler that asks for something else than a login."""
+    ends_with_client = False
+    """Whether a GET is given up when its client goes: it costs much, and changes nothing."""
+    _reading: asyncio.Task[None] | None = None
+    _is_client_gone = False
 
     def initialize(self, **kwargs: Any) -> None:
         """Take what the extension passes to each handler."""
@@ -107,6 +124,13 @@ class SandboxHandler(APIHandler):
             self.answer_error(
                 413, "too_large", f"The body is larger than {self.max_body_bytes:,} bytes."
             )
+
+    def on_connection_close(self) -> None:
+        """Give up what was to be read by a client that has gone."""
+        super().on_connection_close()
+        if self._reading is not None and not self._finished:
+            self._is_client_gone = True
+            self._reading.cancel()
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body; its size is bounded by the connection."""
@@ -242,6 +266,37 @@ class SandboxHandler(APIHandler):
         self.set_status(status)
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(body))
+
+    async def answer_large(
+        self, body: Mapping[str, Any], status: int = 200, default: Default | None = None
+    ) -> None:
+        """Answer with JSON that may be large; what is encoded already is sent as it is."""
+        text = await self.encoded(body, default)
+        self.set_status(status)
+        self.set_header("Cache-Control", "no-store")
+        if len(text) > _PIECE_CHARACTERS and text.isascii():
+            self.set_header("Content-Type", "application/json")
+            self.set_header("Content-Length", str(len(text)))
+            with contextlib.suppress(StreamClosedError):  # the client has gone
+                await self.write_large(text)
+            self.finish()
+        else:
+            self.finish(text)
+
+    async def write_large(self, text: str) -> None:
+        """Write a text that may be long; others have the loop between its pieces."""
+        for at in range(0, len(text), _PIECE_CHARACTERS):
+            self.write(text[at : at + _PIECE_CHARACTERS])
+            await self.flush()
+            await asyncio.sleep(0)  # where the client reads as fast as we write
+
+    async def encoded(self, body: object, default: Default | None = None) -> str:
+        """Give the JSON of what may be large."""
+        if isinstance(body, EncodedJson):
+            return body.text
+        if is_large(body):
+            return await in_thread(encode, body, default)
+        return encode(body, default)
 
     def answer_error(
         self, status: int, code: str, message: str, retry_after_seconds: int | None = None

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 from urllib.parse import quote
 
+from jupyter_client.jsonutil import json_default
 from jupyter_server.services.contents.handlers import ContentsHandler as StockContentsHandler
 from jupyter_server.utils import url_path_join
 
@@ -73,23 +74,29 @@ class ConversationHandlerMixin(SandboxHandler):
 class ContentsHandler(ConversationHandlerMixin, StockContentsHandler):
     """Files and folders."""
 
+    ends_with_client = True
+    _model: dict[str, Any] | None = None
+
     @endpoint
     async def get(self, conversation_id: str, path: str = "") -> None:
         """Give a model."""
         await self.enter(conversation_id)
         await _GET(self, path)
+        await self._answer_model()
 
     @endpoint
     async def put(self, conversation_id: str, path: str = "") -> None:
         """Save a file, or a chunk of it."""
         await self.enter(conversation_id)
         await _PUT(self, path)
+        await self._answer_model()
 
     @endpoint
     async def post(self, conversation_id: str, path: str = "") -> None:
         """Make something under a free name, or copy."""
         await self.enter(conversation_id)
         await _POST(self, path)
+        await self._answer_model()
 
     @endpoint
     async def patch(self, conversation_id: str, path: str = "") -> None:
@@ -99,12 +106,24 @@ class ContentsHandler(ConversationHandlerMixin, StockContentsHandler):
         if not isinstance(body.get("path"), str):
             raise InvalidRequest("path: must be a string.", status=400)
         await _PATCH(self, path)
+        await self._answer_model()
 
     @endpoint
     async def delete(self, conversation_id: str, path: str = "") -> None:
         """Delete."""
         await self.enter(conversation_id)
         await _DELETE(self, path)
+
+    def _finish_model(self, model: dict[str, Any], location: bool = True) -> None:
+        """Take the model that jupyter_server's method answers with, for ``_answer_model``."""
+        if location:
+            self.set_header("Location", self.location_url(model["path"]))
+        self.set_header("Last-Modified", model["last_modified"])
+        self._model = model
+
+    async def _answer_model(self) -> None:
+        if self._model is not None and not self._finished:
+            await self.answer_large(self._model, self.get_status(), default=json_default)
 
     def location_url(self, path: str) -> str:
         """Give the URL of a path, for the header ``Location``."""

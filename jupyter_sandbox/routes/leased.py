@@ -38,6 +38,7 @@ class LeasedFileHandler(PageHandler):
     """A previewed file."""
 
     public = True  # its token is the key
+    ends_with_client = True
     _track_activity = False
 
     @endpoint

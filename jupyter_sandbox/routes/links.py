@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from jupyter_server.utils import url_path_join
 
+from ..encoded_json import EncodedJson
 from ..models import Areas, JsonValue
 
 
@@ -42,9 +43,11 @@ def preview_link(kind: str, url: str) -> JsonValue:
 
 
 def with_links(
-    base_url: str, conversation_id: str, call: dict[str, JsonValue]
-) -> dict[str, JsonValue]:
+    base_url: str, conversation_id: str, call: Mapping[str, JsonValue]
+) -> Mapping[str, JsonValue]:
     """Give a call's model with ``url`` and ``preview_url`` in its file cards."""
+    if isinstance(call, EncodedJson):
+        return call  # it has none
     content = call.get("content")
     if not isinstance(content, list):
         return call

@@ -182,6 +182,8 @@ class MessagesHandler(WebSocketMixin, WebSocketHandler, SandboxHandler):
 class NotebookHandler(SandboxHandler):
     """A conversation as a notebook."""
 
+    ends_with_client = True
+
     @endpoint
     async def get(self, conversation_id: str) -> None:
         """Give it, to be saved."""

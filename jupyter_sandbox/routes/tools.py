@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Mapping
 
 from ..errors import InvalidRequest
 from ..models import JsonValue
@@ -58,12 +58,12 @@ class ToolCallHandler(SandboxHandler):
             await asyncio.wait([call.done], timeout=wait)
             if not call.done.done():
                 await self.services.calls.announce(call)
-                self.answer(self.to_json(call), 202)
+                await self.answer_large(self.to_json(call), 202)
                 return
         await call.done  # unshielded: nobody cancels a handler
-        self.answer(self.to_json(call), 202 if call.state == "running" else 200)
+        await self.answer_large(self.to_json(call), 202 if call.state == "running" else 200)
 
-    def to_json(self, call: Call) -> dict[str, JsonValue]:
+    def to_json(self, call: Call) -> Mapping[str, JsonValue]:
         """Give the model of a call, its files with their addresses."""
         return with_links(self.base_url, call.conversation_id, call.to_json())
 
@@ -95,8 +95,7 @@ class ToolCallHandler(SandboxHandler):
         super(SandboxHandler, self).finish(set_content_type="text/event-stream")
 
     async def _event(self, name: str, data: object) -> None:
-        self.write(f"event: {name}\ndata: {json.dumps(data)}\n\n")
-        await self.flush()
+        await self.write_large(f"event: {name}\ndata: {await self.encoded(data)}\n\n")
 
 
 class CallHandler(SandboxHandler):
@@ -108,7 +107,7 @@ class CallHandler(SandboxHandler):
         record = await self.find(conversation_id)
         wait = self.integer_argument("wait", 0, 0, 86400)
         call = await self.services.calls.fetch(record, call_id, wait)
-        self.answer(with_links(self.base_url, conversation_id, call))
+        await self.answer_large(with_links(self.base_url, conversation_id, call))
 
 
 class CancelHandler(SandboxHandler):
@@ -120,4 +119,4 @@ class CancelHandler(SandboxHandler):
         record = await self.find(conversation_id)
         await self.services.calls.cancel(record, call_id)
         call = await self.services.calls.fetch(record, call_id, 0)
-        self.answer(with_links(self.base_url, conversation_id, call), 202)
+        await self.answer_large(with_links(self.base_url, conversation_id, call), 202)

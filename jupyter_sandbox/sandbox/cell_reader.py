@@ -14,6 +14,7 @@ import json
 from typing import Any
 
 from ..errors import SandboxError, Unavailable
+from ..fair_turns import NOBODY, in_thread
 from ..policy.json_bounds import MESSAGE_DEEPEST, MESSAGE_VALUES, check_json
 from .dispatcher import Dispatcher, Execution
 
@@ -33,11 +34,24 @@ class UnknownCell(SandboxError):
 
 
 class CellReader:
-    """The reading of one execution of ``Dispatcher.expect``."""
+    """The reading of one execution of ``Dispatcher.expect``.
 
-    def __init__(self, dispatcher: Dispatcher, execution: Execution, limit_bytes: int) -> None:
+    Parameters
+    ----------
+    owner : str
+        Whose turns reading large lines takes.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        execution: Execution,
+        limit_bytes: int,
+        owner: str = NOBODY,
+    ) -> None:
         self._dispatcher = dispatcher
         self._execution = execution
+        self._owner = owner
         self._position = 0
         self._most = _MAX_DISPLAYS + 4 * limit_bytes
         self._line: list[str] = []
@@ -134,7 +148,11 @@ class CellReader:
         if execution.done.done():
             return
         try:
-            message = await asyncio.to_thread(_parse, line) if len(line) > 65536 else _parse(line)
+            message = (
+                await in_thread(_parse, line, owner=self._owner)
+                if len(line) > 65536
+                else _parse(line)
+            )
         except ValueError:
             raise Unavailable("the Python kernel's records are malformed") from None
         msg_type, content, metadata = message

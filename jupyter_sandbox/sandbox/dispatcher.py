@@ -13,14 +13,14 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, cast
 
 import zmq
 import zmq.asyncio
 from jupyter_client.session import Session
 
-from ..errors import SandboxError, Unavailable
+from ..errors import LimitExceeded, SandboxError, Unavailable
+from ..fair_turns import in_thread
 from ..models import Emit
 from .cell_result import CellResult
 from .kernel_messages import KernelMessage, MessageError, read_message
@@ -33,8 +33,6 @@ _ASK_AGAIN_SECONDS = 0.5
 _MAX_RUNNING = 256
 _MAX_FENCES = 16
 _MOST_ERRORS = 1000
-# All sandboxes share these: a few large messages are in memory as Python objects, never many.
-_READERS = ThreadPoolExecutor(2, thread_name_prefix="sandbox-message")
 
 
 class Execution:
@@ -124,6 +122,8 @@ class Dispatcher:
         Of the channels ``shell``, ``control`` and ``iopub``.
     session : Session
         With the kernel's key; not shared with anybody.
+    owner : callable
+        Gives whose turns reading large messages takes.
 
     Attributes
     ----------
@@ -138,9 +138,11 @@ class Dispatcher:
         context: zmq.asyncio.Context,
         urls: dict[str, str],
         session: Session,
+        owner: Callable[[], str],
         log: logging.Logger,
     ) -> None:
         self._session = session
+        self._owner = owner
         self._log = log
         self._tasks: list[asyncio.Task[None]] = []
         self._executions: dict[str, Execution] = {}  # in the order sent
@@ -294,21 +296,20 @@ class Dispatcher:
             pace.begin()
             try:
                 if sum(len(frame) for frame in frames) > _LARGE_BYTES:
-                    loop = asyncio.get_running_loop()
-                    message = await loop.run_in_executor(
-                        _READERS, read_message, self._session, frames
+                    message = await in_thread(
+                        read_message, self._session, frames, owner=self._owner()
                     )
                     pace.begin()
                 else:
                     message = read_message(self._session, frames)
                 handle(message)
-            except MessageError as exc:
+            except (MessageError, LimitExceeded) as exc:
                 self._note_error(exc)
             except Exception:
                 self._log.exception("%r: a message could not be handled", self)
             await pace.rest()  # a message that is there already is given without a pause
 
-    def _note_error(self, error: MessageError) -> None:
+    def _note_error(self, error: Exception) -> None:
         self.protocol_errors += 1
         if self.protocol_errors in (1, 10, 100):
             self._log.warning("%r: a malformed message: %s", self, error)

@@ -17,7 +17,8 @@ import zmq
 import zmq.asyncio
 from jupyter_client.session import DELIM, Session
 
-from ..errors import Unavailable
+from ..errors import LimitExceeded, Unavailable
+from ..fair_turns import in_thread
 from .kernel_messages import KernelMessage, MessageError, read_message
 
 OnMessage = Callable[[str, KernelMessage], Awaitable[None]]
@@ -40,6 +41,8 @@ class KernelChannels:
         Of the channels ``shell``, ``control``, ``iopub`` and ``stdin``.
     session : Session
         With the kernel's key; not shared with anybody.
+    owner : callable
+        Gives whose turns reading large messages takes.
     """
 
     def __init__(
@@ -47,9 +50,11 @@ class KernelChannels:
         context: zmq.asyncio.Context,
         urls: dict[str, str],
         session: Session,
+        owner: Callable[[], str],
         log: logging.Logger,
     ) -> None:
         self._session = session
+        self._owner = owner
         self._log = log
         self._tasks: list[asyncio.Task[None]] = []
         self._probes: set[str] = set()
@@ -136,11 +141,13 @@ class KernelChannels:
             frames: list[bytes] = await socket.recv_multipart()
             try:
                 if sum(len(frame) for frame in frames) > _LARGE_BYTES:
-                    message = await asyncio.to_thread(read_message, self._session, frames)
+                    message = await in_thread(
+                        read_message, self._session, frames, owner=self._owner()
+                    )
                 else:
                     message = read_message(self._session, frames)
-            except MessageError as exc:
-                self._log.debug("%r: a malformed message: %s", self, exc)
+            except (MessageError, LimitExceeded) as exc:
+                self._log.debug("%r: a message was dropped: %s", self, exc)
                 continue
             if channel == "iopub":
                 self._heard.set()

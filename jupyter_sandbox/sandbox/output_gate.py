@@ -3,7 +3,8 @@
 A kernel in a sandbox can say anything, at any length, as the answer to any request. The gate knows
 which requests its client has sent; each has its own bound, other output shares one that refills.
 The rule: a message that passes is built anew from the fields that its type has; what no type has is
-dropped. Kernels that an administrator trusts are only bounded.
+dropped; HTML in it is still to be cleaned (``policy.displays.ToClean``, which cannot be sent).
+Kernels that an administrator trusts are only bounded.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from sandbox_guest.output import notice
 
-from ..policy.displays import html_weight, safe_bundle, safe_metadata
+from ..policy.displays import html_weight, prepared_bundle, safe_metadata
 from .kernel_messages import KernelMessage
 
 Message = dict[str, Any]
@@ -211,7 +212,7 @@ def _display(content: Mapping[str, Any]) -> dict[str, Any]:
     transient = content.get("transient")
     display_id = transient.get("display_id") if isinstance(transient, Mapping) else None
     return {
-        "data": safe_bundle(content.get("data")),
+        "data": prepared_bundle(content.get("data")),
         "metadata": safe_metadata(content.get("metadata")),
         "transient": {"display_id": display_id[:_MOST_NAME]} if isinstance(display_id, str) else {},
     }
@@ -258,7 +259,7 @@ def _execute_reply(content: Mapping[str, Any]) -> dict[str, Any]:
 def _payload(item: Mapping[str, Any]) -> dict[str, Any] | None:
     source = item.get("source")
     if source == "page":
-        return {"source": source, "data": safe_bundle(item.get("data")), "start": 0}
+        return {"source": source, "data": prepared_bundle(item.get("data")), "start": 0}
     if source == "set_next_input":
         text, replace = _string(item.get("text")), item.get("replace") is True
         return {"source": source, "text": text, "replace": replace}
@@ -318,7 +319,7 @@ def _inspect_reply(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **_outcome(content),
         "found": found,
-        "data": safe_bundle(content.get("data")),
+        "data": prepared_bundle(content.get("data")),
         "metadata": {},
     }
 

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import Unavailable
+from ..fair_turns import in_thread
 from ..stores.unfinished import making_file, remove_unfinished
 from .homes import make_home, mark_of
 
@@ -98,6 +99,24 @@ class PlaintextDirs:
             return os.listdir(self.uploads(sandbox_id))
         return []
 
+    def size_bytes(self, sandbox_id: str) -> int:
+        """Give what the files of a sandbox take, with those on their way. Blocks."""
+        size = 0
+        for directory in ("uploads", "incoming"):
+            with contextlib.suppress(FileNotFoundError):
+                for name in os.listdir(self._home(sandbox_id) / directory):
+                    with contextlib.suppress(FileNotFoundError):
+                        size += os.lstat(self._home(sandbox_id) / directory / name).st_size
+        return size
+
+    def room(self) -> tuple[int, int]:
+        """Give the size of the file system and what is free of it, in bytes. Blocks."""
+        try:
+            found = os.statvfs(self._parent)
+        except FileNotFoundError:
+            found = os.statvfs(self._parent.parent)
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
     def has(self, sandbox_id: str, name: str, size_bytes: int, moment: datetime) -> bool:
         """Say whether this very version is in place: its time is that of its record."""
         try:
@@ -124,7 +143,7 @@ class PlaintextDirs:
         try:
             with making_file(self._home(sandbox_id) / "incoming" / _INCOMING) as (fd, part):
                 async for piece in pieces:
-                    writing = asyncio.ensure_future(asyncio.to_thread(_write, fd, piece))
+                    writing = asyncio.ensure_future(in_thread(_write, fd, piece))
                     try:
                         await asyncio.shield(writing)
                     finally:

@@ -23,6 +23,7 @@ from sandbox_guest import protocol
 
 from .. import metrics
 from ..errors import SandboxError, ToolError, Unavailable
+from ..fair_turns import NOBODY
 from ..models import Emit, Outcome
 from .cell_reader import CellReader, UnknownCell
 from .cell_result import error_line
@@ -75,6 +76,7 @@ class PythonKernel:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.kernel_id = kernel_id_of(sandbox_id)
+        self.owner = NOBODY  # whose turns its large messages take
         self._log = log or logging.getLogger(__name__)
         self._link = link
         prefix = private_dir / f"k{os.getpid()}.{next(_prefixes)}"
@@ -127,7 +129,7 @@ class PythonKernel:
         urls = {name: manager._make_url(name) for name in names}
         session = manager.session.clone()
         session.digest_history_size = 4096
-        return KernelChannels(manager.context, urls, session, self._log)
+        return KernelChannels(manager.context, urls, session, lambda: self.owner, self._log)
 
     async def ended(self) -> None:
         """Wait until the kernel has ended or its sandbox is gone; one that is silent is awaited."""
@@ -218,7 +220,8 @@ class PythonKernel:
         if dispatcher is None:
             raise Unavailable("the Python kernel was stopped")
         execution = dispatcher.expect(call_id, limit_bytes, emit)
-        reading = asyncio.ensure_future(CellReader(dispatcher, execution, limit_bytes).read())
+        reader = CellReader(dispatcher, execution, limit_bytes, self.owner)
+        reading = asyncio.ensure_future(reader.read())
         try:
             return await self._follow(execution, timeout_seconds)
         except UnknownCell:
@@ -301,7 +304,7 @@ class PythonKernel:
         urls = {name: manager._make_url(name) for name in ("shell", "control", "iopub")}
         session = manager.session.clone()
         session.digest_history_size = 4096
-        self._dispatcher = Dispatcher(manager.context, urls, session, self._log)
+        self._dispatcher = Dispatcher(manager.context, urls, session, lambda: self.owner, self._log)
         self._dispatcher.start()
         relay.on_broken = self._dispatcher.suspect
         relay.on_violation = self._dispatcher.on_violation = self._cut_off

@@ -35,6 +35,7 @@ from ..engines.base import (
     SandboxSpec,
 )
 from ..errors import DiskFull, Unavailable
+from ..fair_turns import FairTurns
 from ..models import Enforced
 from .bundle import prepare_bundle
 from .client_settings import SITE_TARGET
@@ -58,6 +59,9 @@ T = TypeVar("T")
 
 
 GUEST_ARGV = ("{python}", "-S", "-s", "-m", "sandbox_guest")
+
+_STARTS_FOR_OTHERS = 2  # of those at once, whoever has asked for more
+_WAITING_STARTS = 256
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,12 @@ class Sandboxes:
         self._log = log or logging.getLogger(__name__)
         self.homes = Homes(settings.runtime_dir, settings.server_id)
         self._socket_name = f"h{secrets.token_hex(4)}"
-        self._starts = asyncio.Semaphore(settings.starts_at_once)
+        self._starts = FairTurns(
+            "Sandboxes that are started",
+            settings.starts_at_once,
+            of_owner=max(1, settings.starts_at_once - _STARTS_FOR_OTHERS),
+            waiting=_WAITING_STARTS,
+        )
         self._bundle: Path | None = None
         self._ended: dict[str, str] = {}
         self.attached: weakref.WeakValueDictionary[str, Sandbox] = weakref.WeakValueDictionary()
@@ -125,10 +134,12 @@ class Sandboxes:
         ------
         Unavailable
             The engine refused, or the guest did not dial in time.
+        LimitExceeded
+            Too many of the owner's wait for their start.
         """
         self.wanted += 1
         try:
-            async with self._starts:
+            async with self._starts.turn():
                 return await self._create(sandbox_id, conversation_id)
         finally:
             self.wanted -= 1
@@ -227,6 +238,14 @@ class Sandboxes:
         self._ended.pop(sandbox_id, None)
         await _bounded(self.engine.remove(sandbox_id))
         await asyncio.to_thread(self.remove_directories, sandbox_id)
+
+    async def memory_bytes(self, sandbox_id: str) -> int:
+        """Give what a sandbox takes of the host's memory, with its uploads; 1: nobody knows."""
+        found = None
+        with contextlib.suppress(Unavailable):
+            found = (await _bounded(self.engine.usage(sandbox_id))).memory_bytes
+        plain = await asyncio.to_thread(self.settings.plaintext.size_bytes, sandbox_id)
+        return max(1, (found or 0) + plain)
 
     async def why_gone(self, sandbox_id: str) -> str:
         """Give a sentence on what became of an environment, for the model."""

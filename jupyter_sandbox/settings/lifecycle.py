@@ -97,8 +97,9 @@ class SandboxLifecycle(Configurable):
     memory_low_bytes = Int(
         0,
         help="Available memory of the host, in bytes, below which idle sandboxes are suspended, "
-        "then ended, least recently used first; below half of it none is started or woken. 0 (the "
-        "default): 5 % of the memory, at least 512 MiB. More keeps more for other programs.",
+        "then ended, those of the users who take the most first; below half of it none is started "
+        "or woken. 0 (the default): 5 % of the memory, at least 512 MiB. More keeps more for other "
+        "programs.",
     ).tag(config=True)
     memory_stalled_percent = Float(
         20.0,

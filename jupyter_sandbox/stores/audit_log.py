@@ -20,6 +20,7 @@ from typing import Any
 from .. import metrics
 from ..errors import SandboxError
 from ..event_loop import require_loop
+from ..fair_turns import NOBODY, acting_for
 from ..models import AuditEntry, JsonValue
 from .audit_chain import Mark
 from .audit_records import Appended, AuditRecords, LogDamaged
@@ -105,7 +106,8 @@ class AuditLog:
                 lost, self._lost = self._lost, 0
                 self.note("entries_lost", count=lost)
             while self._waiting:
-                appended = await self._append()
+                with acting_for(NOBODY):  # they are of all users, whoever waits for it
+                    appended = await self._append()
                 del self._waiting[: len(appended.rows)]
                 metrics.AUDIT_ROWS.inc(len(appended.rows))
                 self._noted = appended.mark

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.exc import IntegrityError
 
+from ..encoded_json import EncodedJson, encode, is_large
 from ..errors import NotFound
 from ..models import CallRecord, CallState, JsonValue
 from .connections import Connections, transaction
@@ -28,6 +30,7 @@ from .schema import calls, from_microseconds, to_microseconds
 
 _LOG = logging.getLogger(__name__)
 _NO_CONVERSATION = "There is no such conversation."
+_HAS_PICTURES = re.compile(r'"data": ?null')  # in a text it would stand behind a backslash
 
 k = calls.c
 _INSERT = sa.insert(calls)
@@ -192,7 +195,8 @@ class CallRecords:
     async def get(self, conversation_id: str, call_id: str) -> CallRecord | None:
         """Give a call of this conversation; None if there is none.
 
-        Its result is None when it is not kept any more; pictures that are not have no ``data``.
+        Its result is None when it is not kept any more; pictures that are not have no ``data``. An
+        ``EncodedJson`` is whole.
         """
         seal = await self._seals.find(conversation_id)
         values = {"id": call_id, "conversation_id": conversation_id}
@@ -253,30 +257,34 @@ def sealed_result(
                 part = {**part, "data": None, "size_bytes": size}
             kept.append(part)
         result = {**result, "content": kept}
-    text = json.dumps(result, separators=(",", ":")).encode("ascii")
+    text = encode(result).encode("ascii")
     place = ("calls", call_id, tool, state)
     sealed = seal.seal(text, "sealed_result", *place)
     if not pictures:
         return sealed, None
-    return sealed, seal.seal(json.dumps(pictures).encode("ascii"), "sealed_pictures", *place)
+    return sealed, seal.seal(encode(pictures).encode("ascii"), "sealed_pictures", *place)
 
 
-def _opened(seal: RowSeal | None, row: Any) -> dict[str, JsonValue] | None:
+def _opened(seal: RowSeal | None, row: Any) -> Mapping[str, JsonValue] | None:
     """Give the result of a row, with those of its pictures that are kept; None if it is not."""
     if row.sealed_result is None:
-        plain: dict[str, JsonValue] | None = None if row.result is None else json.loads(row.result)
-        return plain
+        return None if row.result is None else EncodedJson(row.result)
     if seal is None:
         raise KeyUnusable("the key of this conversation's results is gone", detail=row.call_id)
     place = ("calls", row.call_id, row.tool, row.state)
-    result: dict[str, JsonValue] = json.loads(seal.open(row.sealed_result, "sealed_result", *place))
+    text = seal.open(row.sealed_result, "sealed_result", *place).decode("ascii")
+    if not _HAS_PICTURES.search(text):
+        return EncodedJson(text)
+    result: dict[str, JsonValue] = json.loads(text)
     pictures = []
     if row.sealed_pictures is not None:
         pictures = json.loads(seal.open(row.sealed_pictures, "sealed_pictures", *place))
+    lacks = len(pictures)
     content = result.get("content")
     if isinstance(content, list):
+        lacks -= sum(isinstance(part, dict) and "data" in part for part in content)
         result["content"] = [_with_data(part, pictures) for part in content]
-    return result
+    return EncodedJson(encode(result), result) if not lacks and is_large(result) else result
 
 
 def _with_data(part: JsonValue, pictures: list[str]) -> JsonValue:

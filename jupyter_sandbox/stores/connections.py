@@ -1,9 +1,10 @@
 """Where database work runs: threads of its own, never the event loop.
 
-SQLite has one thread with one connection, so writers of this process queue here instead of waiting
-for each other's file lock; other databases have a small pool. Every connection is in autocommit
-mode: each operation of the database is one statement, or a compare-and-set that is tried again.
-The rule: no exception of SQLAlchemy or Alembic leaves this file.
+SQLite has one thread with one connection, so writers of this process queue here, fairly between
+owners, instead of waiting for each other's file lock; other databases have a small pool. Every
+connection is in autocommit mode: each operation of the database is one statement, or a
+compare-and-set that is tried again. The rule: no exception of SQLAlchemy or Alembic leaves this
+file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -28,6 +28,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import NullPool
 
 from ..errors import DiskFull, SandboxError, Unavailable
+from ..fair_turns import FairTurns
 from .database_file import DatabaseFile
 from .file_space import free_pages_later, give_back, rewrite_once
 from .migrating import bring_up_to_date
@@ -41,6 +42,7 @@ _LOG_SECONDS = 0.2  # for readers of the log that is to be emptied
 _ANSWER_SECONDS = 20.0  # of one piece of work, its place in the queue included
 _CONNECT_SECONDS = 5
 _POOL = 4
+_WAITING = 2048  # pieces of work of one owner
 _LEAST_FREE_BYTES = 16 * 2**20
 
 
@@ -66,9 +68,7 @@ class Connections:
     def __init__(self, db_url: str) -> None:
         self._url = _parse(db_url)
         self._sqlite = self._url.get_backend_name() == "sqlite"
-        self._executor = ThreadPoolExecutor(
-            1 if self._sqlite else _POOL, thread_name_prefix="sandbox-database"
-        )
+        self._turns = FairTurns("Records", 1 if self._sqlite else _POOL, waiting=_WAITING)
         self._engine: sa.Engine | None = None
         self._single: sa.Connection | None = None  # only touched in the one thread of SQLite
         self._file = DatabaseFile(self._url.database) if self._sqlite else None
@@ -92,6 +92,8 @@ class Connections:
         Unavailable
             The database does not answer, or it is not open. What is under way then may still be
             done, later.
+        LimitExceeded
+            429: too much work of this owner waits already.
         """
         asked_at = time.monotonic()
         try:
@@ -125,15 +127,17 @@ class Connections:
         if self._closed:
             return
         self._closed = True
-        loop = asyncio.get_running_loop()
-        await asyncio.shield(loop.run_in_executor(self._executor, self._close))
-        self._executor.shutdown(wait=False)
+        await asyncio.shield(self._finish())
+
+    async def _finish(self) -> None:
+        await self._turns.finish()
+        await self._turns.run(self._close)
+        self._turns.close()
 
     async def _submit(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise Unavailable("the sandbox database is closed", status=503)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, _translated, work)
+        return await self._turns.run(_translated, work)
 
     def _work(self, work: Callable[[sa.Connection], T], asked_at: float) -> T:
         if self._engine is None:

@@ -1,19 +1,20 @@
-"""Where the work of the vault runs: a few threads of its own, never the event loop."""
+"""Where the work of the vault runs: a few threads of its own, shared fairly between owners."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ..errors import DiskFull, NotFound, Unavailable
+from ..fair_turns import FairTurns
 from ..shortages import shortage_of
 
 T = TypeVar("T")
 
 _THREADS = 4
+_WAITING = 2048
 
 
 class DiskThreads:
@@ -24,17 +25,23 @@ class DiskThreads:
     """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="sandbox-vault")
+        self._turns = FairTurns("Stored files", _THREADS, waiting=_WAITING)
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<DiskThreads {'closed' if self._closed else 'open'}>"
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in a thread; give what it gives, its errors translated."""
+        """Run ``work`` in a thread; give what it gives, its errors translated.
+
+        Raises
+        ------
+        LimitExceeded
+            429: too much work of this owner waits already.
+        """
         if self._closed:
             raise Unavailable("the file store is closed", status=503)
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        future = self._turns.submit(work)
         try:
             return await asyncio.shield(future)
         except FileNotFoundError as exc:
@@ -44,6 +51,7 @@ class DiskThreads:
                 raise shortage from exc
             raise Unavailable("the file store failed", detail=repr(exc)) from exc
         except asyncio.CancelledError:
+            self._turns.withdraw(future)
             while not future.done():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait({future})
@@ -54,4 +62,4 @@ class DiskThreads:
     def close(self) -> None:
         """End the threads after their work. Twice is once."""
         self._closed = True
-        self._executor.shutdown(wait=False)
+        self._turns.close()

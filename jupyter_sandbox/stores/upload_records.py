@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from ..errors import InvalidRequest, NotFound, Unavailable
 from ..models import UploadRecord
 from .connections import Connections
-from .schema import from_microseconds, to_microseconds, uploads
+from .schema import conversations, from_microseconds, to_microseconds, uploads
 from .statements import SELECT_NOTICE
 
 _TRIES = 50
@@ -32,6 +32,14 @@ _REPLACE = (
     sa.update(uploads)
     .where(_SEEN)
     .values({column.name: bindparam(f"new_{column.name}") for column in uploads.columns})
+)
+_OWNER = (
+    sa.select(conversations.c.owner)
+    .where(conversations.c.conversation_id == bindparam("id"))
+    .scalar_subquery()
+)
+_SANDBOXES_OF_OWNER = sa.select(conversations.c.sandbox_id).where(
+    conversations.c.owner == _OWNER, conversations.c.sandbox_id != ""
 )
 _DELETE = sa.delete(uploads).where(_SEEN)
 
@@ -106,6 +114,16 @@ class UploadRecords:
         return await self._connections.run(
             lambda connection: [
                 _upload(row) for row in connection.execute(_SELECT_ALL, {"id": conversation_id})
+            ]
+        )
+
+    async def sandboxes_of_owner(self, conversation_id: str) -> list[str]:
+        """Give the ids of the sandboxes of all conversations of this one's owner."""
+        values = {"id": conversation_id}
+        return await self._connections.run(
+            lambda connection: [
+                str(sandbox_id)
+                for sandbox_id in connection.execute(_SANDBOXES_OF_OWNER, values).scalars()
             ]
         )
 

@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .. import metrics
+from ..encoded_json import EncodedJson
 from ..models import CallRecord, CallState, JsonValue
 from .kept_results import kept_result
+
+_WITH_CARDS = "share_files"
 
 
 class Call:
@@ -40,7 +43,7 @@ class Call:
         self.tool = tool
         self.arguments = arguments
         self.recording: asyncio.Future[CallRecord | None] | None = None
-        self.result: dict[str, JsonValue] | None = None
+        self.result: Mapping[str, JsonValue] | None = None
         self.state = "running"
         self.cancelled = False
         self.has_sandbox = False  # it got one: what the notice of a new one says is so
@@ -82,7 +85,7 @@ class Call:
         self._pieces.append(text)
         self._changed.set()
 
-    def finish(self, result: dict[str, JsonValue], state: str = "finished") -> None:
+    def finish(self, result: Mapping[str, JsonValue], state: str = "finished") -> None:
         """End the call; who waits goes on."""
         self.result = result
         self.state = state
@@ -126,12 +129,24 @@ class Call:
             result=self.result,
         )
 
-    def to_json(self) -> dict[str, JsonValue]:
-        """Give the JSON of SPEC.md 10."""
+    def to_json(self) -> Mapping[str, JsonValue]:
+        """Give the JSON of SPEC.md 10; encoded already if it is large."""
         head: dict[str, JsonValue] = {
             "call_id": self.call_id,
             "tool": self.tool,
             "state": self.state,
             "started_at": self.started_at.isoformat(),
         }
-        return {**head, **(self.result or {})}
+        return shape_of(head, self.tool, self.result)
+
+
+def shape_of(
+    head: dict[str, JsonValue], tool: str, result: Mapping[str, JsonValue] | None
+) -> Mapping[str, JsonValue]:
+    """Give the members of a call and then its result; a result that is encoded stays so.
+
+    But for those with file cards, which are small and get their links later.
+    """
+    if isinstance(result, EncodedJson) and tool != _WITH_CARDS:
+        return result.after(head)
+    return {**head, **(result or {})}

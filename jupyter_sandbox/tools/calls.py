@@ -20,6 +20,7 @@ from .. import metrics
 from ..conversations.conversation import Conversation
 from ..conversations.conversations import Conversations, is_uuid
 from ..conversations.journal import Journal
+from ..encoded_json import EncodedJson, encode, is_large
 from ..errors import (
     DiskFull,
     InvalidRequest,
@@ -29,13 +30,14 @@ from ..errors import (
     ToolError,
     Unavailable,
 )
+from ..fair_turns import NOBODY, acting_for, in_thread
 from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResult
 from ..stores.audit_log import AuditLog
 from ..stores.call_records import CallRecords
 from ..stores.database import Database
 from ..stores.file_store import FileStore
 from ..stores.room import Room
-from .call import Call
+from .call import Call, shape_of
 from .call_messages import call_message, file_messages, result_message
 from .capacity import Capacity
 from .context import ToolContext
@@ -181,7 +183,7 @@ class Calls:
 
     async def fetch(
         self, record: ConversationRecord, call_id: str, wait_seconds: float
-    ) -> dict[str, JsonValue]:
+    ) -> Mapping[str, JsonValue]:
         """Give the state of a call and, when it is over, its result."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_seconds
@@ -296,7 +298,7 @@ class Calls:
             message = call_message(call.call_id, call.tool, call.arguments)
             self._journal.add(call.conversation_id, "call", message)
 
-    def _tell(self, call: Call, result: dict[str, JsonValue]) -> None:
+    def _tell(self, call: Call, result: Mapping[str, JsonValue]) -> None:
         """Put the end of a call into the message stream; of a short one its beginning too."""
         if call.recording is None:
             self._tell_begin(call)
@@ -356,7 +358,7 @@ class Calls:
                 result = with_notice(result, notice)
         except SandboxError as exc:
             self._log.warning("call %s: no notice: %s %s", call.call_id, exc, exc.detail)
-        shape = {**told, **result.to_json()}
+        shape = await self._encoded({**told, **result.to_json()}, record.owner)
         call.finish(shape, call.end_state)
         if call.arguments is not None:  # after those who wait for the answer
             asyncio.get_running_loop().call_soon(self._tell, call, told)
@@ -364,7 +366,8 @@ class Calls:
         if call.recording is None:
             self._short.append(call)
             if self._recorder is None:
-                self._recorder = asyncio.ensure_future(self._record_short())
+                with acting_for(NOBODY):  # it is for the calls of all users
+                    self._recorder = asyncio.ensure_future(self._record_short())
             return
         try:
             await call.recording
@@ -373,6 +376,15 @@ class Calls:
                 self._tell(call, told)
         except SandboxError as exc:
             self._log.warning("call %s: not recorded: %s %s", call.call_id, exc, exc.detail)
+
+    async def _encoded(self, result: dict[str, JsonValue], owner: str) -> Mapping[str, JsonValue]:
+        """Encode a large result, once for all who want it."""
+        if not is_large(result):
+            return result
+        try:
+            return EncodedJson(await in_thread(encode, result, owner=owner), result)
+        except LimitExceeded:  # then each does it for itself
+            return result
 
     def _note(self, call: Call, owner: str) -> None:
         """Tell the audit log how a call ended: sizes, no contents."""
@@ -442,7 +454,7 @@ def _taken() -> InvalidRequest:
     return InvalidRequest("call_id: another call has this id; choose a new one.", status=409)
 
 
-def _stored_json(stored: CallRecord) -> dict[str, JsonValue]:
+def _stored_json(stored: CallRecord) -> Mapping[str, JsonValue]:
     shape: dict[str, JsonValue] = {
         "call_id": stored.call_id,
         "tool": stored.tool,
@@ -451,4 +463,4 @@ def _stored_json(stored: CallRecord) -> dict[str, JsonValue]:
     }
     if stored.finished_at is not None:
         shape["finished_at"] = stored.finished_at.isoformat()
-    return {**shape, **(kept_result(stored) if stored.state != "running" else {})}
+    return shape_of(shape, stored.tool, None if stored.state == "running" else kept_result(stored))

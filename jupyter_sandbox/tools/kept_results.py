@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from ..encoded_json import EncodedJson
 from ..errors import ToolError
 from ..models import CallRecord, JsonValue
 from .run import error_result
@@ -12,14 +15,16 @@ _WHY = (
 )
 
 
-def kept_result(stored: CallRecord) -> dict[str, JsonValue]:
-    """Give the result of a call that is over, as far as it is kept."""
+def kept_result(stored: CallRecord) -> Mapping[str, JsonValue]:
+    """Return the result of a call that is over, as far as it is kept."""
     if stored.result is None:
         text = (
             f"The result of this call is no longer kept: {_WHY}. The call itself ended "
             f"({stored.state}); what it did in the sandbox stays."
         )
         return error_result(ToolError(text, code="not_kept")).to_json()
+    if isinstance(stored.result, EncodedJson):  # it is whole
+        return stored.result
     content = stored.result.get("content")
     parts = content if isinstance(content, list) else []
     return {**stored.result, "content": [_kept_part(part) for part in parts]}

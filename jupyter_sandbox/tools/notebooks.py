@@ -6,7 +6,6 @@ rule: cells are made and checked in a thread, and few notebooks at once.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import nbformat
 
 from ..conversations.journal import Journal
-from ..models import ConversationRecord, JsonValue, MessageRecord
+from ..fair_turns import FairTurns, in_thread
+from ..models import CallRecord, ConversationRecord, JsonValue, MessageRecord
 from ..sandbox.kernel_manager import KERNEL_NAME, kernel_spec
 from ..stores.call_records import CallRecords
 from .notebook_cells import Cells, clean
@@ -22,6 +22,9 @@ from .notebook_cells import Cells, clean
 _PAGE = 100
 _MOST_IMAGE_CHARACTERS = 8 * 1024 * 1024
 _AT_ONCE = 2
+_OF_OWNER = 1
+_WAITING = 8
+_WAIT_SECONDS = 60.0
 
 ToJson = Callable[[MessageRecord], dict[str, JsonValue]]
 
@@ -32,7 +35,13 @@ class Notebooks:
     def __init__(self, journal: Journal, calls: CallRecords) -> None:
         self._journal = journal
         self._calls = calls
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._turns = FairTurns(
+            "Notebooks that are exported",
+            _AT_ONCE,
+            of_owner=_OF_OWNER,
+            waiting=_WAITING,
+            wait_seconds=_WAIT_SECONDS,
+        )
 
     def __repr__(self) -> str:
         return "<Notebooks>"
@@ -44,8 +53,13 @@ class Notebooks:
         ----------
         to_json : callable
             Gives a message as clients get it: its files with their addresses.
+
+        Raises
+        ------
+        LimitExceeded
+            429: too many of the owner's are exported, or wait, already.
         """
-        async with self._turns:
+        async with self._turns.turn(record.owner):
             cells, after, left = Cells(), 0, _MOST_IMAGE_CHARACTERS
             while True:
                 page = await self._journal.page(record.conversation_id, after, _PAGE)
@@ -58,9 +72,9 @@ class Notebooks:
                     images = await self._images(record.conversation_id, message, left)
                     left -= sum(len(str(image.get("data", ""))) for image in images)
                     found.append((to_json(message), images))
-                await asyncio.to_thread(_add_all, cells, found)
+                await in_thread(_add_all, cells, found)
                 after = page.messages[-1].seq
-            return await asyncio.to_thread(_write, record, cells)
+            return await in_thread(_write, record, cells)
 
     async def _images(
         self, conversation_id: str, message: MessageRecord, left: int
@@ -72,13 +86,19 @@ class Notebooks:
         call = await self._calls.get(conversation_id, str(message.body["call_id"]))
         if call is None or call.result is None:
             return [{**image, "kept": False} for image in _images_of(content)]
+        parts = await in_thread(_parts_of, call)
         images: list[dict[str, JsonValue]] = []
-        for image in _images_of(call.result.get("content")):
+        for image in _images_of(parts):
             left -= len(str(image.get("data", "")))
             if left < 0:
                 break
             images.append(image if "data" in image else {**image, "kept": False})
         return images
+
+
+def _parts_of(call: CallRecord) -> JsonValue:
+    """Give the parts of a call's result, which may have to be decoded first."""
+    return (call.result or {}).get("content")
 
 
 def _images_of(content: JsonValue) -> list[dict[str, JsonValue]]:

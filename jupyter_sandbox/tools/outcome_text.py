@@ -6,9 +6,9 @@ processes; the status line, last and never cut. Shared by ``bash`` and ``python`
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
+from ..fair_turns import in_thread
 from ..models import Limits, Outcome, TextContent, ToolResult
 from .ansi import plain
 from .bounds import bound
@@ -22,7 +22,7 @@ async def off_loop(outcome: Outcome, make: Callable[[], ToolResult]) -> ToolResu
     """Give what ``make`` gives; of a large outcome it is made in a thread."""
     if len(outcome.text) <= _LARGE_CHARACTERS and not outcome.images:
         return make()
-    return await asyncio.to_thread(make)
+    return await in_thread(make)
 
 
 def outcome_result(outcome: Outcome, limits: Limits, notes: list[str], status: str) -> ToolResult:

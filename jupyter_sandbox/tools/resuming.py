@@ -19,6 +19,7 @@ from ..conversations.conversations import Conversations
 from ..conversations.journal import Journal
 from ..conversations.states import State
 from ..errors import AccessError, SandboxError, ToolError, Unavailable
+from ..fair_turns import in_thread
 from ..models import CallRecord, ConversationRecord, JsonValue, Limits, ToolResult
 from ..sandbox.sandbox import Sandbox
 from ..stores.call_records import CallRecords
@@ -186,7 +187,7 @@ class Resuming:
             return None
         call.ran_seconds = outcome.duration_seconds
         make = python_result if stored.tool == "python" else bash_result
-        return await asyncio.to_thread(make, outcome, self._limits, seconds)
+        return await in_thread(make, outcome, self._limits, seconds, owner=sandbox.python.owner)
 
     async def _lend(
         self, stack: contextlib.AsyncExitStack, live: Conversation, stored: CallRecord

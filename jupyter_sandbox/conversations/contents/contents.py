@@ -9,6 +9,7 @@ import weakref
 from ...errors import NotFound
 from ...models import ConversationRecord, Limits
 from ...policy.names import decide_file_name
+from ...previews.rendering import Renderer
 from ..conversations import Conversations
 from ..shared_files import SharedFiles
 from ..uploads import Uploads
@@ -29,6 +30,8 @@ class Contents:
         Of the workspace inside; "" hides it.
     trust_outputs : bool
         Whether outputs that are stored in notebooks are given as they are.
+    renderer : Renderer
+        Reads and writes notebooks.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Contents:
         limits: Limits,
         workspace_path: str,
         trust_outputs: bool,
+        renderer: Renderer,
         log: logging.Logger,
     ) -> None:
         self._conversations = conversations
@@ -47,6 +51,7 @@ class Contents:
         self._limits = limits
         self._workspace_path = workspace_path
         self._trust_outputs = trust_outputs
+        self._renderer = renderer
         self._log = log
         self._chunked = ChunkedFiles()
         self._naming: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -61,12 +66,14 @@ class Contents:
             lock = self._naming[record.conversation_id] = asyncio.Lock()
         return SandboxContentsManager(
             record.conversation_id,
+            record.owner,
             record.created_at,
             self._areas(record),
             chunked=self._chunked,
             naming=lock,
             limit_bytes=self._limits.upload_bytes,
             trust_outputs=self._trust_outputs,
+            renderer=self._renderer,
             log=self._log,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,18 +17,14 @@ from typing import Any
 
 from jupyter_server.services.contents.manager import AsyncContentsManager, copy_pat
 
+from ...encoded_json import EncodedJson, encode
 from ...errors import Forbidden, InvalidRequest, LimitExceeded, NotFound
+from ...fair_turns import in_thread
 from ...policy.names import decide_file_name
+from ...previews.rendering import Renderer
 from .area import Area, Node, Parts
 from .chunked import ChunkedFiles
-from .documents import (
-    Model,
-    decode_file,
-    decode_notebook,
-    encode_document,
-    encode_text,
-    to_model,
-)
+from .documents import Model, decode_file, encode_text, to_model
 
 _IN_A_THREAD_BYTES = 256 * 1024
 
@@ -40,6 +37,7 @@ class SandboxContentsManager(AsyncContentsManager):
     Parameters
     ----------
     conversation_id : str
+    owner : str
     created_at : datetime
         Of the conversation: the time of the root folder.
     areas : mapping
@@ -52,11 +50,14 @@ class SandboxContentsManager(AsyncContentsManager):
         Of a file whose contents are given as a model.
     trust_outputs : bool
         Whether outputs that are stored in notebooks are given as they are.
+    renderer : Renderer
+        Reads and writes notebooks.
     """
 
     def __init__(
         self,
         conversation_id: str,
+        owner: str,
         created_at: datetime,
         areas: Mapping[str, Area],
         *,
@@ -64,18 +65,21 @@ class SandboxContentsManager(AsyncContentsManager):
         naming: asyncio.Lock,
         limit_bytes: int,
         trust_outputs: bool,
+        renderer: Renderer,
         log: logging.Logger,
     ) -> None:
         # No parent: settings that an administrator made for the server's own files are not for
         # these. Hidden files are shown: JupyterLab leaves them out unless its user wants them.
         super().__init__(log=log, allow_hidden=True)
         self._conversation_id = conversation_id
+        self._owner = owner
         self._created_at = created_at
         self._areas = areas
         self._chunked = chunked
         self._naming = naming
         self._limit_bytes = limit_bytes
         self._trust_outputs = trust_outputs
+        self._renderer = renderer
 
     def __repr__(self) -> str:
         return f"<SandboxContentsManager {self._conversation_id}>"
@@ -147,7 +151,7 @@ class SandboxContentsManager(AsyncContentsManager):
                 raise LimitExceeded(
                     f"The file is larger than {self._limit_bytes:,} bytes.", status=413
                 )
-            data, message = await asyncio.to_thread(encode_document, model)
+            data, message = await self._encode(model)
             await _write(area, parts, data)
         saved = await self.get(path, content=False)
         if message:
@@ -255,24 +259,60 @@ class SandboxContentsManager(AsyncContentsManager):
         if not content:
             return
         if model["type"] == "notebook":
-            trusts = self._trust_outputs
-            notebook, message = await asyncio.to_thread(decode_notebook, data, trusts)
-            model.update(content=notebook, format="json")
-            if message:
-                model["message"] = message
+            await self._fill_notebook(model, data)
             return
         text, known = await _in_a_thread(data, decode_file, data, wanted)
         default = "text/plain" if known == "text" else "application/octet-stream"
         model.update(content=text, format=known, mimetype=node.media_type or default)
 
+    async def _fill_notebook(self, model: Model, data: bytes) -> None:
+        name = "trusted" if self._trust_outputs else ""
+        read = await self._renderer.read("notebook", name, data)
+        if read is None:
+            raise LimitExceeded(
+                "This notebook takes too long to be read here. Download it instead.", status=413
+            )
+        message, _, content = read.partition(b"\n")
+        model.update(content=EncodedJson(content.decode("ascii")), format="json")
+        if message := json.loads(message):
+            model["message"] = message
+
+    async def _encode(self, model: Model) -> tuple[bytes, str | None]:
+        """Give the bytes of a model that is saved, and what is wrong with a notebook.
+
+        Raises
+        ------
+        InvalidRequest
+            400: the content does not fit type or format.
+        LimitExceeded
+            413: the notebook takes too long to be written.
+        """
+        kind, content = model.get("type"), model.get("content")
+        if kind == "notebook":
+            given = await in_thread(encode, content)
+            written = await self._renderer.read("save", "", given.encode("ascii"))
+            if written is None:
+                raise LimitExceeded("This notebook takes too long to be saved.", status=413)
+            message, _, data = written.partition(b"\n")
+            return data, json.loads(message)
+        if kind != "file":
+            raise InvalidRequest("type: must be file, notebook or directory.", status=400)
+        if not isinstance(content, str):
+            raise InvalidRequest("content: must be a string.", status=400)
+        return await in_thread(encode_text, content, model.get("format")), None
+
     async def _save_chunk(self, area: Area, parts: Parts, model: Model) -> Model:
         content = model.get("content")
         if model.get("type") != "file" or not isinstance(content, str):
             raise InvalidRequest("A chunk must be of a file, with a content.", status=400)
-        data = await asyncio.to_thread(encode_text, content, model.get("format"))
+        data = await in_thread(encode_text, content, model.get("format"))
         path = area.path(parts)
         size = await self._chunked.take(
-            (self._conversation_id, path), model["chunk"], data, lambda: area.begin(parts)
+            (self._conversation_id, path),
+            model["chunk"],
+            data,
+            lambda: area.begin(parts),
+            self._owner,
         )
         if size is None:
             return await self.get(path, content=False)
@@ -321,7 +361,7 @@ async def _write(area: Area, parts: Parts, data: bytes) -> None:
 async def _in_a_thread(data: bytes, decode: Any, *arguments: Any) -> Any:
     if len(data) < _IN_A_THREAD_BYTES:
         return decode(*arguments)
-    return await asyncio.to_thread(decode, *arguments)
+    return await in_thread(decode, *arguments)
 
 
 def _names(path: str) -> Parts:

@@ -7,10 +7,10 @@ place in the protocol (call id, exit code, duration) is in ``_meta``: a client t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...encoded_json import pieces
 from ...models import JsonValue
 
 META_CALL = "jupyter_sandbox/call"
@@ -95,7 +95,7 @@ def fit_event(result: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _size(result: JsonValue) -> int:
-    return len(json.dumps(result))
+    return sum(map(len, pieces(result)))
 
 
 def _without_data(block: Any) -> JsonValue:

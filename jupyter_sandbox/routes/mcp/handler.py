@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import posixpath
 import re
 import uuid
@@ -22,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from jupyter_server.utils import url_path_join
 
 from ...errors import AccessError, LimitExceeded, SandboxError
+from ...fair_turns import in_thread
 from ...models import Areas, ConversationRecord, JsonValue
 from ...tools.call import Call
 from ...tools.registry import export, names
@@ -166,7 +166,9 @@ class McpHandler(SandboxHandler):
                 await self._left(message, record, call)
                 return
         if not self._finished and not self._gone.is_set():
-            self._result(message, self._of(call))
+            assert message.request_id is not None
+            result = self._complete(message, self._of(call))
+            await self.answer_large(messages.result_json(message.request_id, result))
 
     async def _stream(self, message: Message, call: Call) -> None:
         self.set_header("Content-Type", "text/event-stream")
@@ -191,7 +193,7 @@ class McpHandler(SandboxHandler):
                     {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
                 )
             assert message.request_id is not None
-            result = self._complete(message, fit_event(self._of(call)))
+            result = self._complete(message, await in_thread(fit_event, self._of(call)))
             await self._event(messages.result_json(message.request_id, result))
         finally:
             await seen.close()
@@ -297,8 +299,7 @@ class McpHandler(SandboxHandler):
         self.answer(messages.error_json(message.request_id, code, text), status)
 
     async def _event(self, data: JsonValue) -> None:
-        await self._write(f"event: message\ndata: {json.dumps(data)}\n\n")
+        await self._write(f"event: message\ndata: {await self.encoded(data)}\n\n")
 
     async def _write(self, text: str) -> None:
-        self.write(text)
-        await self.flush()
+        await self.write_large(text)
