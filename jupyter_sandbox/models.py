@@ -300,9 +300,9 @@ CallState = Literal["running", "finished", "cancelled", "lost"]
 class CallRecord:
     """A tool call as the database keeps it; ``result`` is the JSON of its ToolResult.
 
-    It is None while the call runs, and of one that is over when it is not kept any more. One that was
-    read may be an ``EncodedJson``: to look into it takes time. ``server`` is the process that runs
-    it; ``timeout_seconds`` is what its command or cell has.
+    It is None while the call runs, and when it is not kept any more. One that was read may be an
+    ``EncodedJson``: to look into it takes time. ``server`` is the process that runs it;
+    ``timeout_seconds`` is what its command or cell has.
     """
 
     call_id: str

@@ -16,6 +16,7 @@ import random
 import sys
 import time
 import types
+import unicodedata
 from collections.abc import Callable, Iterator
 
 from jupyter_client.session import Session
@@ -23,16 +24,19 @@ from multipart import MultipartError, PushMultipartParser, parse_options_header
 from sandbox_guest.frames import FrameDecoder, FrameError
 from sandbox_guest.output import BoundedOutput, Utf8Pieces
 
-from jupyter_sandbox.conversations.contents.documents import decode_notebook, encode_document
+from jupyter_sandbox.conversations.contents.documents import decode_file, encode_text
 from jupyter_sandbox.errors import InvalidRequest, ToolError, Unavailable
 from jupyter_sandbox.models import Limits
 from jupyter_sandbox.policy.access_text import PolicyTextError, parse_policy
 from jupyter_sandbox.policy.displays import safe_bundle
 from jupyter_sandbox.policy.image_size import image_size
 from jupyter_sandbox.policy.json_bounds import JsonBoundsError, check_json
+from jupyter_sandbox.policy.log_text import block, one_line
 from jupyter_sandbox.policy.media import media_of
 from jupyter_sandbox.policy.names import decide_file_name
+from jupyter_sandbox.previews.clipboard_guard import guard
 from jupyter_sandbox.previews.file_previews import text_of
+from jupyter_sandbox.previews.notebooks import decode_notebook, encode_notebook
 from jupyter_sandbox.previews.pages import text_page
 from jupyter_sandbox.routes.disposition import attachment
 from jupyter_sandbox.routes.mcp.messages import Refusal, decode_header
@@ -218,8 +222,16 @@ def displays(data: bytes) -> None:
 def documents(data: bytes) -> None:
     """A notebook from a sandbox, read and written."""
     with contextlib.suppress(InvalidRequest):
-        notebook, _ = decode_notebook(data)
-        encode_document({"type": "notebook", "content": notebook})
+        notebook = decode_notebook(data, False).partition(b"\n")[2]
+        encode_notebook(notebook)
+
+
+def contents(data: bytes) -> None:
+    """A file as text or base64, read and written."""
+    text, found = decode_file(data, None)
+    assert encode_text(text, found) == data
+    with contextlib.suppress(InvalidRequest):
+        encode_text(data.decode("utf-8", "replace"), "base64")
 
 
 def results(data: bytes) -> None:
@@ -244,6 +256,23 @@ def texts(data: bytes) -> None:
     text_page("a.txt", text_of(data, whole=False), None, [], "")
 
 
+def html_heads(data: bytes) -> None:
+    """The beginning of an HTML file, where a line of script is put into it."""
+    at, script = guard(data)
+    assert 0 <= at <= len(data)
+    assert script
+
+
+def log_lines(data: bytes) -> None:
+    """What somebody has written, in the server's log."""
+    text = data.decode("utf-8", "surrogateescape")
+    line = one_line(text)
+    assert all(each == "\t" or unicodedata.category(each) != "Cc" for each in line)
+    line.encode("utf-8")
+    for line in block(text).split("\n")[1:]:
+        assert not line or line[0].isspace()
+
+
 def policy_text(data: bytes) -> None:
     """The policy that an administrator's browser sends."""
     with contextlib.suppress(PolicyTextError):
@@ -254,8 +283,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
     for each in (
         *(frames, zmtp, structure, kernel_message, answers, output, pictures, cell_records),
-        *(tool_calls, websocket, headers, form, names, displays, documents, results, texts),
-        policy_text,
+        *(tool_calls, websocket, headers, form, names, displays, documents, contents, results),
+        *(texts, html_heads, log_lines, policy_text),
     )
 }
 
@@ -302,6 +331,13 @@ CORPUS: dict[str, list[bytes]] = {
         b"a *b* [c](d)\n\n| a |\n|---|\n",
         b"iVBORw0KGgo=",
     ],
+    "contents": [b"text", b"\xff\xfe", b"aGVsbG8=", b"aGVs\nbG8=\n"],
+    "html_heads": [
+        b"<!doctype html><p>x",
+        b"\xef\xbb\xbf<!-- a --> <!DOCTYPE html>",
+        b"\xff\xfe<\x00p\x00",
+    ],
+    "log_lines": [b"plain", b"\x1b[31mred\r\nforged", "\u202e\x9b".encode()],
     "documents": [
         b'{"nbformat":4,"nbformat_minor":5,"metadata":{},"cells":[{"cell_type":"code","id":"a",'
         b'"source":["x"],"metadata":{},"execution_count":1,"outputs":[{"output_type":"display_data",'

@@ -196,6 +196,7 @@ async def test_users_work_never_takes_all_threads_from_a_neighbour():
 # Where threads and semaphores are made beside fair turns, and why no user takes them from another.
 ELSEWHERE = {
     "app/building.py": "at the start",
+    "app/extension.py": "at the start",
     "client/asynchronous.py": "the client's process",
     "conversations/adopting.py": "the server's own work",
     "conversations/idling.py": "the server's own work",

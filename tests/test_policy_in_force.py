@@ -20,11 +20,11 @@ from jupyter_sandbox.stores.audit_log import AuditLog
 from jupyter_sandbox.stores.audit_records import AuditRecords
 from jupyter_sandbox.stores.database import Database
 from jupyter_sandbox.stores.master_keys import load_master_keys
-from jupyter_sandbox.stores.message_records import MessageRecords
 from tests.attacks import attack
 from tests.conftest import Api
 from tests.end_to_end.test_access import NO_CAROL, As, Users
 from tests.jupyter_servers import in_directories
+from tests.sealed_rows import messages_of
 from tests.test_wrong_settings import CONTRACT
 
 OFF = '{"flags": {"chat_sandbox": {"value": false}}}'
@@ -234,7 +234,7 @@ async def test_what_is_for_the_loop_only_is_refused_in_a_thread_whatever_else_go
     await database.open()
     master = load_master_keys(tmp_path / "master.key", {})
     audit = AuditLog(AuditRecords(database.connections, master), tmp_path / "mark", LOG)
-    records = MessageRecords(database.connections)
+    records = messages_of(database)
     journal, feeds = Journal(records, LOG), MessageFeeds(records)
     try:
         audit.note("call")  # its task is there now, so nothing would fail by itself

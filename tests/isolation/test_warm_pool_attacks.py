@@ -56,6 +56,9 @@ print(json.dumps({
 """
 
 
+pytestmark = pytest.mark.own_server
+
+
 @pytest.fixture
 def sandbox_config():
     return {"SandboxLifecycle": {"warm_pool_size": 2}}
