@@ -74,12 +74,17 @@ class BenchServer:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._log = base / "server.log"
+        (base / "root").mkdir(exist_ok=True)
         program = [*command]
         if profile is not None:
             program = ["-m", "benchmarks.profiled_server", str(profile)]
         words = [
             *(sys.executable, *program, "--no-browser", "--ip=127.0.0.1"),
-            *(f"--port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={base}"),
+            *(
+                f"--port={self.port}",
+                "--ServerApp.port_retries=0",
+                f"--ServerApp.root_dir={base / 'root'}",
+            ),
             "--ServerApp.jpserver_extensions=jupyter_sandbox=True",
             *(f"--SandboxApp.engine={engine}", f"--SandboxApp.data_dir={base / 'data'}"),
             f"--SandboxApp.runtime_dir={base / 'run'}",

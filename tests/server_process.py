@@ -36,7 +36,7 @@ class ServerProcess:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
-        base.mkdir(exist_ok=True)
+        (base / "root").mkdir(parents=True, exist_ok=True)
 
     def __repr__(self) -> str:
         return f"<ServerProcess {self.engine} {self.process and self.process.pid}>"
@@ -51,7 +51,7 @@ class ServerProcess:
         command = [
             *(sys.executable, "-m", *self.program, "--no-browser", "--ip=127.0.0.1"),
             *(f"--port={self.port}", "--ServerApp.port_retries=0"),
-            f"--ServerApp.root_dir={self.base}",
+            f"--ServerApp.root_dir={self.base / 'root'}",
             f"--SandboxApp.engine={self.engine}",
             f"--SandboxApp.data_dir={self.base / 'data'}",
             f"--SandboxApp.runtime_dir={self.base / 'run'}",

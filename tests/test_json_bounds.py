@@ -99,3 +99,15 @@ def test_both_sides_of_the_depth():
     check_json(b"[" + b"1," * (MOST_VALUES - 1) + b"1]")
     with pytest.raises(JsonBoundsError):
         check_json(b"[" + b"1," * MOST_VALUES + b"1]")
+
+
+def test_a_number_of_thousands_of_digits_is_refused_and_one_in_a_text_is_not():
+    for text in ("[" + "1" * 401 + "]", '{"a": [0.' + "3" * 4000 + "]}", "-" + "9" * 4299):
+        with pytest.raises(JsonBoundsError, match="number"):
+            check_json(text.encode())
+    check_json(json.dumps([10**399, "7" * 10_000, '"' + "7" * 500]).encode())
+    many = b"[" + b",".join([b"1" * 400] * 30_000) + b"]"
+    began = time.process_time()
+    check_json(many)
+    json.loads(many)
+    assert time.process_time() - began < 1

@@ -230,3 +230,48 @@ def test_the_engines_directories_are_its_own_too(place, tmp_path):
     (problem,) = configured_extension(words).find_wrong_places()
     assert "the folder of the server's notebooks" in problem
     assert not run.exists()
+
+
+@attack("T43", on="")
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "SandboxApp.data_dir={}/sub",
+        "SandboxApp.data_dir={}/../root/a/b",
+        "SandboxApp.runtime_dir={}/run",
+        "SandboxApp.master_key_file={}/k.key",
+        "SandboxApp.policy_file={}/policy.json",
+        "SandboxApp.db_url=sqlite:///{}/x.db",
+        "BubblewrapEngine.state_dir={}/state",
+        "BubblewrapEngine.data_dir={}/files",
+    ],
+)
+def test_nothing_of_ours_lies_where_jupyter_serves_files(setting, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    words = [f"--ServerApp.root_dir={root}", "--SandboxApp.engine=bubblewrap"]
+    for name in ("data", "run"):
+        if f"SandboxApp.{name}" not in setting and f"{name}time" not in setting:
+            words.append(f"--SandboxApp.{name.replace('run', 'runtime')}_dir={tmp_path / name}")
+    found = configured_extension([*words, f"--{setting.format(root)}"]).find_wrong_places()
+    problem, *_ = found  # the data of an engine lie in its state_dir
+    assert problem.startswith(f"the command line: {setting.partition('=')[0]}: ")
+    assert "the folder of the server's notebooks" in problem
+    assert list(root.iterdir()) == []
+    if ".." in setting:
+        return
+    hidden = setting.format(root).replace(str(root), f"{root}/.local")
+    (root / ".local").mkdir()  # Jupyter serves none of it
+    assert configured_extension([*words, f"--{hidden}"]).find_wrong_places() == []
+
+
+@attack("T43", on="")
+@pytest.mark.parametrize("name", ["master_key_file", "policy_file"])
+def test_a_pipe_is_no_file_of_ours(name, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = [f"--SandboxApp.{each}={tmp_path / each}" for each in ("data_dir", "runtime_dir")]
+    found = configured_extension([*words, f"--SandboxApp.{name}={pipe}"]).find_wrong_places()
+    assert [problem.partition(": ")[2] for problem in found] == [
+        f"SandboxApp.{name}: {pipe} is no regular file"
+    ]

@@ -172,11 +172,11 @@ def test_a_file_that_is_gone_or_cannot_be_read_opens_nothing_and_is_read_when_it
 
     # A file that cannot be opened, and then can: its contents are the same all the time.
     file.path.write_text("{}")
-    opening = type(file.path).open
+    opening = os.open
     with monkeypatch.context() as patch:
-        patch.setattr(type(file.path), "open", _refuse)
+        patch.setattr(os, "open", _refuse)
         assert not file.current().chat_sandbox
-    assert type(file.path).open is opening
+    assert os.open is opening
     assert file.current().chat_sandbox
 
 
@@ -223,6 +223,18 @@ def test_who_may_read_the_file_stays_as_it_was_and_a_link_stays_a_link(tmp_path)
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     assert file.path.is_symlink()
     assert os.listdir(target.parent) == ["policy.json"]
+
+
+@attack("T42", on="")
+def test_a_pipe_in_the_place_of_the_file_keeps_nobody_waiting(tmp_path):
+    path = tmp_path / "policy.json"
+    path.write_text('{"flags": {"chat_sandbox": {"value": false}}}')
+    access = AccessFile(path, LOG)
+    assert not access.current().chat_sandbox
+    path.unlink()
+    os.mkfifo(path)
+    assert not access.current().chat_sandbox
+    assert str(access.problem).endswith("is no regular file")
 
 
 # --- what is for the loop only

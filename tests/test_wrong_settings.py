@@ -304,7 +304,7 @@ def test_a_real_server_and_every_command_refuse_the_same_and_make_nothing(
     assert first.startswith(f"{folder / FILE}:3: SandboxLimts: ")
     assert second.startswith("the command line: SandboxApp.engine: ")
     assert re.search(rf"\[E .*{re.escape(first)}", process.log())
-    assert {path.name for path in process.base.iterdir()} == {"server.log"}
+    assert {path.name for path in process.base.iterdir()} == {"root", "server.log"}
 
     for app, *words in (
         (DoctorApp, "--engine=docker"),

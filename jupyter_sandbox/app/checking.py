@@ -25,7 +25,7 @@ from ..settings.problems import (
     find_wrong_values,
     place_of,
 )
-from ..stores.connections import why_wrong_url
+from ..stores.connections import sqlite_path, why_wrong_url
 
 if TYPE_CHECKING:
     from .extension import SandboxApp
@@ -58,16 +58,18 @@ def find_wrong_settings(app: SandboxApp, refused: Mapping[str, str]) -> list[str
 
 def find_wrong_places(app: SandboxApp) -> list[str]:
     """Give the directories and files of the server's settings that cannot be used."""
-    problem = find_problem(app.data_dir, DATA_NAMES)
-    root_dir = getattr(app.serverapp, "root_dir", "")
-    if not problem and root_dir and os.path.realpath(root_dir) == os.path.realpath(app.data_dir):
-        problem = f"{app.data_dir} is the folder of the server's notebooks: users read all of it"
+    data_dir, runtime_dir = app.data_dir, app.runtime_dir
     wrong = [
-        ("SandboxApp.data_dir", problem),
-        ("SandboxApp.runtime_dir", find_problem(app.runtime_dir, RUNTIME_NAMES)),
-        ("SandboxApp.master_key_file", _why_no_file(app.master_key_file)),
-        ("SandboxApp.policy_file", _why_no_file(app.policy_file)),
+        ("SandboxApp.data_dir", find_problem(data_dir, DATA_NAMES) or _why_served(app, data_dir)),
+        (
+            "SandboxApp.runtime_dir",
+            find_problem(runtime_dir, RUNTIME_NAMES) or _why_served(app, runtime_dir),
+        ),
+        ("SandboxApp.db_url", _why_served(app, sqlite_path(app.db_url))),
     ]
+    for name in ("master_key_file", "policy_file"):
+        path = getattr(app, name)
+        wrong.append((f"SandboxApp.{name}", _why_no_file(path) or _why_served(app, path)))
     return _placed(app, wrong)
 
 
@@ -77,7 +79,10 @@ def find_wrong_places_of(engine: BubblewrapEngine, app: SandboxApp) -> list[str]
     if not state and (foreign := Records(Path(engine.state_dir)).find_foreign()):
         state = f"{foreign} is not of this engine: name a directory of its own"
     data = find_problem(engine.data_dir, engine.DATA_NAMES, has_id=False)
-    wrong = [("BubblewrapEngine.state_dir", state), ("BubblewrapEngine.data_dir", data)]
+    wrong = [
+        ("BubblewrapEngine.state_dir", state or _why_served(app, engine.state_dir)),
+        ("BubblewrapEngine.data_dir", data or _why_served(app, engine.data_dir)),
+    ]
     if os.geteuid() == 0:
         stage = find_problem(engine.stage_dir, engine.STAGE_NAMES, may_not=0o022, has_id=False)
         wrong.append(("BubblewrapEngine.stage_dir", stage))
@@ -110,7 +115,30 @@ def _why_no_file(path: str) -> str:
     if not os.path.isabs(path):
         return f"{path!r} is not an absolute path"
     folder = os.path.dirname(path)
-    return "" if os.path.isdir(folder) else f"{folder} is no directory"
+    if not os.path.isdir(folder):
+        return f"{folder} is no directory"
+    return f"{path} is no regular file" if os.path.exists(path) and not os.path.isfile(path) else ""
+
+
+def _why_served(app: SandboxApp, path: str | Path) -> str:
+    """Say why users could read and change a path as one of their notebooks; "" if they cannot.
+
+    Jupyter serves no hidden files unless it is told to.
+    """
+    root_dir = getattr(app.serverapp, "root_dir", "")
+    if not root_dir or not str(path):
+        return ""
+    inside = os.path.relpath(os.path.realpath(path), os.path.realpath(root_dir)).split(os.sep)
+    if inside[0] == os.pardir:
+        return ""
+    contents = getattr(app.serverapp, "contents_manager", None)
+    is_hidden = any(name.startswith(".") for name in inside if name != os.curdir)
+    if is_hidden and not getattr(contents, "allow_hidden", False):
+        return ""
+    return (
+        f"{path} lies in the folder of the server's notebooks ({root_dir}), where users can read "
+        "and change it: name a place outside"
+    )
 
 
 def _placed(app: SandboxApp, wrong: Iterable[_Wrong]) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,7 +138,10 @@ class AccessFile:
     def _text(self) -> str | None:
         """Give the file's text; None where there was no file and need not be one."""
         try:
-            with self.path.open("rb") as file:
+            # A pipe is opened at once, and not read: who reads one waits for its writer.
+            with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise PolicyTextError(0, "is no regular file")
                 data = file.read(MOST_BYTES + 1)
         except FileNotFoundError as exc:
             if not (self._has_file or self._must_exist or os.path.lexists(self.path)):

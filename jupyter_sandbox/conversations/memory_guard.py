@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from .. import metrics
 from ..models import Lifecycle
-from ..policy.evictions import to_free_memory
+from ..policy.evictions import MoveKind, to_free_memory
 from ..policy.memory import Level, Memory, level_of
 from ..sandbox.host_memory import read_memory
 from ..sandbox.sandboxes import Sandboxes
@@ -21,6 +21,7 @@ from .evictions import Evictions
 
 LOOK_SECONDS = 1.0
 _MOST_MOVES = 20  # in one round
+_SETTLE_SECONDS = 0.5
 _WHY = "the host's memory ran short and it was not in use"
 _WHY_IN_USE = "the host's memory was almost used up, most of it by its owner's sandboxes"
 
@@ -73,6 +74,8 @@ class MemoryGuard:
             else:
                 return
             moved += 1
+            if move.kind is MoveKind.TERMINATE:  # what it had is free a moment later
+                await asyncio.sleep(_SETTLE_SECONDS)
             await self._measure()
 
     async def _measure(self) -> None:

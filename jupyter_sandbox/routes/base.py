@@ -36,7 +36,13 @@ from ..errors import (
 from ..fair_turns import in_thread
 from ..models import Caller, ConversationRecord, JsonValue
 from ..policy.access import decide_chat_access, decide_feature
-from ..policy.json_bounds import MESSAGE_DEEPEST, MESSAGE_VALUES, JsonBoundsError, check_json
+from ..policy.json_bounds import (
+    MESSAGE_DEEPEST,
+    MESSAGE_VALUES,
+    MOST_DIGITS,
+    JsonBoundsError,
+    check_json,
+)
 from ..shortages import shortage_of
 
 if TYPE_CHECKING:
@@ -227,8 +233,8 @@ class SandboxHandler(APIHandler):
             body = json.loads(self._body.decode("utf-8"))
         except JsonBoundsError as exc:
             raise InvalidRequest(
-                f"The body has more than {MESSAGE_VALUES:,} values or is nested deeper than "
-                f"{MESSAGE_DEEPEST} levels.",
+                f"The body has more than {MESSAGE_VALUES:,} values, is nested deeper than "
+                f"{MESSAGE_DEEPEST} levels, or has a number of more than {MOST_DIGITS} digits.",
                 status=400,
             ) from exc
         except UnicodeDecodeError as exc:

@@ -23,6 +23,7 @@ from .sending import SendingHandler
 
 _FRAME_BYTES = 64 * 1024
 _TEXT_FIELDS = ("path", "name", "copy_from", "ext", "type", "format")
+_MOST_CHARACTERS = 4096  # of each: a path has at most three names of 255 bytes
 
 _Method = Callable[..., Awaitable[None]]
 
@@ -66,8 +67,13 @@ class ConversationHandlerMixin(SandboxHandler):
         body = self.json_body()
         self._body.clear()
         for name in _TEXT_FIELDS:
-            if self.text_field(body, name) is None:
+            text = self.text_field(body, name)
+            if text is None:
                 body.pop(name, None)  # null is absent
+            elif len(text) > _MOST_CHARACTERS:
+                raise InvalidRequest(
+                    f"{name}: must have at most {_MOST_CHARACTERS:,} characters.", status=400
+                )
         return body
 
 
@@ -102,8 +108,8 @@ class ContentsHandler(ConversationHandlerMixin, StockContentsHandler):
     async def patch(self, conversation_id: str, path: str = "") -> None:
         """Rename."""
         await self.enter(conversation_id)
-        body = self.json_body()
-        if not isinstance(body.get("path"), str):
+        body = self.get_json_body()
+        if not body or "path" not in body:
             raise InvalidRequest("path: must be a string.", status=400)
         await _PATCH(self, path)
         await self._answer_model()

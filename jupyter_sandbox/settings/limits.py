@@ -8,7 +8,7 @@ from traitlets import Float, Int, validate
 from traitlets.config import Configurable
 
 from ..models import Limits
-from .checks import require_at_least, require_not_negative, require_positive, require_within
+from .checks import require_not_negative, require_positive, require_within
 
 _MIB = 1024**2
 _GIB = 1024**3
@@ -48,8 +48,8 @@ class SandboxLimits(Configurable):
     ).tag(config=True)
     owner_result_bytes = Int(
         2 * _GIB,
-        help="The same of all conversations of one user, at least `result_bytes`. Of more the "
-        "results and messages of the conversation that was used longest ago go.",
+        help="The same of all conversations of one user; never less than `result_bytes`. Of more "
+        "the results and messages of the conversation that was used longest ago go.",
     ).tag(config=True)
     calls_at_once = Int(
         64, help="Calls of one conversation that may run at the same time; more get 429."
@@ -74,18 +74,12 @@ class SandboxLimits(Configurable):
         "capacity_bytes",
         "write_bytes",
         "upload_bytes",
+        "result_bytes",
+        "owner_result_bytes",
         "calls_at_once",
     )
     def _positive(self, proposal: Any) -> Any:
         return require_positive(proposal)
-
-    @validate("result_bytes")
-    def _within_the_owners(self, proposal: Any) -> Any:
-        return require_within(proposal, 1, self.owner_result_bytes)
-
-    @validate("owner_result_bytes")
-    def _enough_for_one(self, proposal: Any) -> Any:
-        return require_at_least(proposal, self.result_bytes)
 
     @validate("calls_per_minute", "conversations_per_hour")
     def _not_negative(self, proposal: Any) -> Any:
@@ -97,4 +91,6 @@ class SandboxLimits(Configurable):
 
     def to_limits(self) -> Limits:
         """Give them as data."""
-        return Limits(**{name: getattr(self, name) for name in self.trait_names(config=True)})
+        given = {name: getattr(self, name) for name in self.trait_names(config=True)}
+        of_owner = max(self.owner_result_bytes, self.result_bytes)
+        return Limits(**{**given, "owner_result_bytes": of_owner})

@@ -193,8 +193,9 @@ def _meant(name: str, ours: Collection[str]) -> str:
     """Give our class that a name can have meant; "" if it cannot have meant any."""
     folded = {each.replace("_", "").casefold(): each for each in ours}
     plain = name.replace("_", "").casefold()
-    if plain in folded:
-        return folded[plain]
+    short = {each.removeprefix(_PREFIX).removesuffix("engine"): each for each in folded}
+    if (known := plain if plain in folded else short.get(plain)) is not None:
+        return folded[known]
     least = 0.0 if plain.startswith(_PREFIX) else _CLOSE
     close = difflib.get_close_matches(plain, folded, 1, least)
     return folded[close[0]] if close else ""

@@ -270,6 +270,15 @@ def transaction(connection: sa.Connection) -> Iterator[None]:
         raise
 
 
+def sqlite_path(db_url: str) -> str:
+    """Return the path of the file of a SQLite URL; "" for any other, and for one that is none."""
+    try:
+        url = sa.make_url(db_url)
+    except sa.exc.ArgumentError:
+        return ""
+    return url.database or "" if url.get_backend_name() == "sqlite" else ""
+
+
 def why_wrong_url(db_url: str) -> str:
     """Say why a URL is that of no database we could use; "" if it is. Connects to nothing."""
     try:

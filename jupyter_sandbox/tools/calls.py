@@ -254,7 +254,7 @@ class Calls:
         metrics.CALLS_RUNNING.inc()
         self._running[conversation_id] = self._running.get(conversation_id, 0) + 1
         call.task = asyncio.ensure_future(work)
-        timer = asyncio.get_running_loop().call_later(_SHORT_SECONDS, self._record, call)
+        timer = asyncio.get_running_loop().call_later(_SHORT_SECONDS, self._record_long, call)
 
         def answered(_: object) -> None:
             timer.cancel()
@@ -275,6 +275,11 @@ class Calls:
 
         call.done.add_done_callback(answered)
         call.task.add_done_callback(over)
+
+    def _record_long(self, call: Call) -> None:
+        # One that ended in this turn of the loop is among the short ones already.
+        if not call.done.done():
+            self._record(call)
 
     def _record(self, call: Call) -> asyncio.Future[CallRecord | None]:
         if call.recording is None:

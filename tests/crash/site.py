@@ -90,6 +90,7 @@ class Site:
         self._log = self.base / "server.log"
         for file in (self._ids, self._log):
             file.touch()
+        os.makedirs(f"{self.base}/root", exist_ok=True)
 
     def __repr__(self) -> str:
         return f"<Site {self.base} {self.engine} pid={self.pid}>"
@@ -100,7 +101,10 @@ class Site:
         """Start a server; it answers some time later."""
         assert not self.pid, "a server runs already"
         settings = {
-            "ServerApp": {"jpserver_extensions": "jupyter_sandbox=True", "root_dir": self.base},
+            "ServerApp": {
+                "jpserver_extensions": "jupyter_sandbox=True",
+                "root_dir": f"{self.base}/root",
+            },
             "SandboxApp": {
                 "engine": self.engine,
                 "data_dir": self.data,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 
 import pytest
@@ -133,3 +135,43 @@ async def test_conversations_are_listed_newest_first_in_pages(api):
     _status, rest = await api.json("GET", f"conversations?limit=3&after={page['next']}")
     assert [c["id"] for c in rest["conversations"]] == ids[1::-1]
     assert rest["next"] is None
+
+
+async def test_a_call_that_ends_as_it_becomes_a_long_one_is_recorded_once(
+    api, jp_serverapp, monkeypatch
+):
+    services = await jp_serverapp.web_app.settings["jupyter_sandbox"].ready()
+    calls = services.calls
+    encoded = calls._encoded
+
+    async def busy(result, owner):
+        until = time.monotonic() + 0.1  # the loop is busy: the timer of a long call is due
+        while time.monotonic() < until:
+            pass
+        await asyncio.sleep(0)  # and comes right after this task's next step, in which it ends
+        return await encoded(result, owner)
+
+    conversation = await api.conversation()
+    await api.bash(conversation, "true")  # from now on a call takes less than a long one
+    monkeypatch.setattr(calls, "_encoded", busy)
+    result = await api.call(conversation, "bash", command="echo kept")
+    async with asyncio.timeout(10):
+        while calls.find(conversation, result["call_id"]) is not None:
+            await asyncio.sleep(0.02)
+    _, stored = await api.json("GET", "conversations", conversation, "calls", result["call_id"])
+    assert (stored["state"], stored["code"]) == ("finished", "ok")
+
+
+async def test_a_path_of_millions_of_characters_is_refused_before_it_is_looked_at(api):
+    conversation = await api.conversation()
+    api.base = ("sandbox", "c")
+    for method, path, body in (
+        ("POST", ("api", "contents", "uploads"), {"copy_from": "./" * 7_000_000}),
+        ("PATCH", ("api", "contents", "uploads", "a"), {"path": "uploads/" + "/" * 15_000_000}),
+    ):
+        began = time.monotonic()
+        response = await api.raw(method, conversation, *path, body=body)
+        assert response.code == 400, response.body
+        assert b"at most 4,096 characters" in response.body
+        assert time.monotonic() - began < 5
+    api.base = ("sandbox", "api")
