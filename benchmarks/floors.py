@@ -28,7 +28,7 @@ from jupyter_sandbox.engines.docker import DockerEngine
 from jupyter_sandbox.engines.docker_flags import DockerSettings, container_name, create_config
 from jupyter_sandbox.engines.host_python import find_host_python
 from jupyter_sandbox.engines.host_view import find_host_view
-from jupyter_sandbox.engines.private_files import PrivateFiles, write_etc, write_writable
+from jupyter_sandbox.engines.private_files import PrivateFiles, etc_files, make_root, write_writable
 from jupyter_sandbox.sandbox.bundle import prepare_bundle
 from jupyter_sandbox.sandbox.sandboxes import GUEST_ARGV
 
@@ -168,10 +168,14 @@ def _bubblewrap_start(directory: Path) -> Iterator[Arm]:
     view = find_host_view(find_host_python(), [Path.home()])
     root = directory / "bwrap"
     files = PrivateFiles.beneath(root)
-    write_etc(files, "floor")
+    make_root(files)
     write_writable(files, spec.writable_dirs, view.python, None)
     program = find_programs()[0]
     arguments = bubblewrap_flags.create_arguments(spec, view, files, version=program.version)
+    for name, text in etc_files("floor").items():
+        path = files.root / name
+        path.write_text(text)
+        arguments = ["--ro-bind", str(path), f"/etc/{name}", *arguments]
     words = [str(program.path), "--die-with-parent", *arguments, "--"]
     words += bubblewrap_flags.guest_command(spec)
     try:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from traitlets import TraitError
 
 from jupyter_sandbox.conversations.tidying import Tidying
+from jupyter_sandbox.encoded_json import encode
 from jupyter_sandbox.errors import Unavailable
 from jupyter_sandbox.models import CallRecord
 from jupyter_sandbox.policy.capacity import MOST_FILES, decide_count
@@ -189,7 +190,7 @@ async def test_of_too_much_the_oldest_pictures_go_first_and_the_newest_result_st
         for call in pictured:
             await records.add([call])
         found = [await records.get(id, call.call_id) for call in pictured]
-        texts = [json.dumps(kept_result(call)) for call in found if call is not None]
+        texts = [encode(kept_result(call)) for call in found if call is not None]
         assert ["A" * 50_000 in text for text in texts] == [False, False, True, True, True]
         assert all(f"text {n}" in text for n, text in enumerate(texts))
         assert "[image/png, 37,500 bytes: no longer kept: " in texts[0]
@@ -267,7 +268,7 @@ async def test_t55_what_users_wrote_and_saw_is_in_no_file_in_plain(tmp_path):
         for call_id in (call.call_id, "c2"):
             found = await records.get(id, call_id)
             assert found is not None
-            assert SECRET in json.dumps(found.result)
+            assert SECRET in encode(found.result)
         assert (await stream.page(id, 0, 1)).messages[0].body == {"text": SECRET}
         # A copy of the rows, kept by whoever: without the key nobody opens them.
         await database.connections.run(
@@ -446,13 +447,15 @@ def test_files_are_counted_whatever_is_in_them():
 
 
 def test_an_owner_may_keep_at_least_what_a_conversation_may():
-    for wrong in (
-        {"result_bytes": 2000, "owner_result_bytes": 1999},
-        {"result_bytes": 2 * 1024**3 + 1},  # the owner's is 2 GiB
-        {"owner_result_bytes": 256 * MIB - 1},
+    for given, of_owner in (
+        ({"result_bytes": 2000, "owner_result_bytes": 1999}, 2000),
+        ({"result_bytes": 2000, "owner_result_bytes": 6000}, 6000),
+        ({"result_bytes": 2 * 1024**3 + 1}, 2 * 1024**3 + 1),  # the owner's is 2 GiB
+        ({"owner_result_bytes": 256 * MIB - 1}, 256 * MIB),
     ):
-        with pytest.raises(TraitError, match="result_bytes must be"):
+        limits = SandboxLimits(**given).to_limits()
+        assert limits.result_bytes == given.get("result_bytes", 256 * MIB)
+        assert limits.owner_result_bytes == of_owner
+    for wrong in ({"result_bytes": 0}, {"owner_result_bytes": -1}):
+        with pytest.raises(TraitError, match="must be"):
             SandboxLimits(**wrong)
-    for right in ((2000, 2000), (4 * 1024**3, 8 * 1024**3)):
-        limits = SandboxLimits(result_bytes=right[0], owner_result_bytes=right[1]).to_limits()
-        assert (limits.result_bytes, limits.owner_result_bytes) == right

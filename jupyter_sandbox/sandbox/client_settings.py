@@ -91,6 +91,10 @@ def read_trusted(bundle: str) -> list[str]:
     """
     if not bundle:
         return []
+    if (
+        Path(bundle).exists() and not Path(bundle).is_file()
+    ):  # who reads a pipe waits for its writer
+        raise BundleRefused("is no regular file")
     try:
         own = require_bundle(Path(bundle).read_text(encoding="utf-8", errors="replace"))
     except OSError as exc:

@@ -273,7 +273,7 @@ def _opened(seal: RowSeal | None, row: Any) -> Mapping[str, JsonValue] | None:
         raise KeyUnusable("the key of this conversation's results is gone", detail=row.call_id)
     place = ("calls", row.call_id, row.tool, row.state)
     text = seal.open(row.sealed_result, "sealed_result", *place).decode("ascii")
-    if not _HAS_PICTURES.search(text):
+    if row.sealed_pictures is None and not _HAS_PICTURES.search(text):
         return EncodedJson(text)
     result: dict[str, JsonValue] = json.loads(text)
     pictures = []

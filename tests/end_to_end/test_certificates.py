@@ -9,9 +9,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from traitlets import TraitError
 
-from jupyter_sandbox.app import SandboxApp
+from jupyter_sandbox.cli.server_settings import configured_extension
 from tests.authority import make_authority
 from tests.conftest import text_of
 
@@ -141,6 +140,6 @@ def test_a_bundle_that_cannot_be_right_stops_the_start(short_dir, engine_name, t
     bundle = short_dir / "bundle.pem"
     if text is not None:
         bundle.write_text(text)
-    app = SandboxApp(extra_ca_bundle=str(bundle))
-    with pytest.raises(TraitError, match=f"SandboxApp.extra_ca_bundle: {bundle} {why}"):
-        app.initialize_settings()
+    app = configured_extension([f"--SandboxApp.extra_ca_bundle={bundle}"])
+    (problem,) = app.find_wrong_settings()
+    assert f"SandboxApp.extra_ca_bundle: {bundle} {why}" in problem

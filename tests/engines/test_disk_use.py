@@ -125,7 +125,7 @@ async def test_kills_for_memory_and_refused_processes_are_counted(grouped_lab: L
     )
     async with grouped_lab.running() as (spec, probe):
         before = await grouped_lab.engine.usage(spec.sandbox_id)
-        assert replace(before, cpu_seconds=None) == EngineUsage()
+        assert replace(before, cpu_seconds=None, memory_bytes=None) == EngineUsage()
         await probe.run(code, 60)
         found = await grouped_lab.engine.usage(spec.sandbox_id)
         assert found.memory_kills >= 1

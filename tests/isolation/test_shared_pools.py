@@ -250,7 +250,7 @@ async def test_large_results_that_are_read_all_the_time_leave_the_loop_to_others
         {"content": content, "is_error": False, "code": "ok"},
     )  # fmt: skip
     services = await bob.app.ready()
-    await services.database.add_calls([call])
+    await services.calls._records.add([call])
     url = f"{bob.base_url}sandbox/api/conversations/{theirs}/calls/{call.call_id}"
 
     async def ask() -> None:
