@@ -15,7 +15,7 @@ import pytest
 from benchmarks.cases import suspend
 from benchmarks.client import CaseFailed, SandboxClient
 from benchmarks.server import BenchServer, running_server
-from tests.conftest import BUBBLEWRAP, DOCKER
+from tests.conftest import BUBBLEWRAP, DOCKER, full
 from tests.scale.ready_guests import end_all
 
 CYCLES = int(os.environ.get("JUPYTER_SANDBOX_CYCLES", "2000"))
@@ -118,7 +118,7 @@ def test_a_server_keeps_nothing_of_2000_conversations():
     assert growth < 8 * MIB, said
 
 
-@pytest.mark.parametrize("engine", [DOCKER, BUBBLEWRAP])
+@pytest.mark.parametrize("engine", [full(DOCKER), BUBBLEWRAP])
 @pytest.mark.alone
 @pytest.mark.slow
 def test_a_server_keeps_nothing_of_real_sandboxes_with_their_python_kernels(engine):
