@@ -108,8 +108,8 @@ class ContentsHandler(ConversationHandlerMixin, StockContentsHandler):
     async def patch(self, conversation_id: str, path: str = "") -> None:
         """Rename."""
         await self.enter(conversation_id)
-        body = self.get_json_body()
-        if not body or "path" not in body:
+        body = self.json_body()
+        if not isinstance(body.get("path"), str):
             raise InvalidRequest("path: must be a string.", status=400)
         await _PATCH(self, path)
         await self._answer_model()
