@@ -44,9 +44,11 @@ def temporary_server(base: Path, engine: str, settings: Sequence[str] = ()) -> I
     """
     token = secrets.token_hex(16)
     port = _free_port()
+    root_dir = base / "root"  # not above what no user may read
+    root_dir.mkdir()
     command = [
         *(sys.executable, "-m", "jupyter", "server", "--no-browser", "--ip=127.0.0.1"),
-        *(f"--port={port}", f"--ServerApp.root_dir={base}", "--ServerApp.port_retries=0"),
+        *(f"--port={port}", f"--ServerApp.root_dir={root_dir}", "--ServerApp.port_retries=0"),
         *(f"--SandboxApp.data_dir={base / 'data'}", f"--SandboxApp.runtime_dir={base / 'run'}"),
         *("--SandboxApp.db_url=", "--SandboxApp.master_key_file="),  # those in its data_dir
         *([f"--SandboxApp.engine={engine}"] if engine else []),
