@@ -117,13 +117,6 @@ class LeasedFileHandler(PageHandler):
                 page = await previews.text(file, reader.pieces, theme)
                 self.answer_page(page, document_headers(SANDBOX_NOTHING))
 
-    async def _stream(
-        self, file: PreviewedFile, reader: FileReader, media_type: str, headers: dict[str, str]
-    ) -> None:
-        """Send the file as it is, with the headers that hold it."""
-        self.file_headers = headers
-        await self.send_pieces(reader.pieces(0, file.size_bytes), file.size_bytes, media_type)
-
     async def _stream_page(
         self, file: PreviewedFile, reader: FileReader, headers: dict[str, str]
     ) -> None:
